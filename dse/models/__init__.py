@@ -1,0 +1,1 @@
+"""Float networks to quantize: the zoo's and the user's own."""

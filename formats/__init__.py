@@ -1,0 +1,32 @@
+"""Number formats for low-bit networks: exact definitions, and encoders that agree with them bit for bit.
+
+>>> import formats, numpy as np
+>>> f = formats.get("e2m1")
+>>> f.values[:8]
+array([0. , 0.5, 1. , 1.5, 2. , 3. , 4. , 6. ])
+>>> f.quantize(np.float32([0.3, 2.5, -9]))
+array([ 0.5,  2. , -6. ], dtype=float32)
+"""
+
+from formats.errors import BitatlasError, InvalidTypeError, InvalidValueError, UnknownNameError
+from formats.format import ClosedForm, Format, Spacing
+from formats.quantizer import Quantizer
+from formats.registry import Family, get, names, register
+from formats.threads import set_thread_count, thread_count
+
+__all__ = [
+    "BitatlasError",
+    "ClosedForm",
+    "Family",
+    "Format",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "Quantizer",
+    "Spacing",
+    "UnknownNameError",
+    "get",
+    "names",
+    "register",
+    "set_thread_count",
+    "thread_count",
+]

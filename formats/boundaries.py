@@ -1,0 +1,112 @@
+"""Where rounding changes from one level to the next: exact, from the definition, in whole numbers.
+
+This is the meaning of a format's rounding. For every pair of neighbouring levels it finds the smallest float32 that rounds to
+the upper one, with rational arithmetic. Every fast path must agree with it, and every other artefact (a code book in ONNX,
+a threshold in hardware) can be made from it.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from formats.format import Format
+
+DETERMINISTIC_ROUNDINGS = ("nearest_even", "nearest_away", "toward_zero")
+ROUNDINGS = (*DETERMINISTIC_ROUNDINGS, "stochastic")
+
+
+def level_codes(fmt: "Format") -> NDArray[np.int64]:
+    """Codes in ascending order of value, of every level that an encoder can choose.
+
+    Minus zero is left out (the sign of a zero is settled after rounding), and so are values that float32 would carry as an
+    infinity or as zero.
+    """
+    excluded = set(fmt.unused)
+    if fmt.negative_zero is not None:
+        excluded.add(fmt.negative_zero)
+    carried = fmt.float32_values
+    reachable = np.isfinite(carried) & ((carried != 0) | (fmt.values == 0))
+    codes = np.array([code for code in range(2**fmt.bits) if code not in excluded and reachable[code]], dtype=np.int64)
+    return codes[np.argsort(fmt.values[codes], kind="stable")]
+
+
+def boundaries(fmt: "Format", rounding: str) -> NDArray[np.float32]:
+    """Smallest float32 that rounds to level i + 1, for each of the levels 0 … n - 2 of ``level_codes``: shape (n - 1,)."""
+    codes = level_codes(fmt)
+    pair = _RULES[rounding] if fmt.spacing == "linear" or rounding == "toward_zero" else _geometric
+    found = [pair(fmt, int(low), int(high)) for low, high in zip(codes[:-1], codes[1:], strict=True)]
+    return np.array(found, dtype=np.float32)
+
+
+def _exact(fmt: "Format", code: int) -> Fraction:
+    assert fmt.root[code] == 0
+    return Fraction(int(fmt.significand[code])) * Fraction(2) ** int(fmt.exponent[code])
+
+
+def _square(fmt: "Format", code: int) -> Fraction:
+    value = Fraction(int(fmt.significand[code])) * Fraction(2) ** int(fmt.exponent[code])
+    return value * value * 2 ** int(fmt.root[code])
+
+
+def _next_up(value: np.float32) -> np.float32:
+    return np.nextafter(value, np.float32(np.inf))
+
+
+def _smallest_float32(reached: Callable[[Fraction], bool], near: float) -> np.float32:
+    """Return the smallest float32 for which the monotone condition ``reached`` holds, searching from ``near``."""
+    value = np.float32(near)
+    while reached(Fraction(float(value))):
+        value = np.nextafter(value, np.float32(-np.inf))
+    while not reached(Fraction(float(value))):
+        value = _next_up(value)
+    return value
+
+
+def _nearest(fmt: "Format", low: int, high: int, *, tie_to_upper: bool) -> np.float32:
+    middle = (_exact(fmt, low) + _exact(fmt, high)) / 2
+    if tie_to_upper:
+        return _smallest_float32(lambda x: x >= middle, float(middle))
+    return _smallest_float32(lambda x: x > middle, float(middle))
+
+
+def _nearest_even(fmt: "Format", low: int, high: int) -> np.float32:
+    # two levels around zero without a zero between them have no even one: as the sign function, zero counts as positive
+    around_zero = _exact(fmt, low) == -_exact(fmt, high)
+    return _nearest(fmt, low, high, tie_to_upper=high % 2 == 0 or around_zero)
+
+
+def _nearest_away(fmt: "Format", low: int, high: int) -> np.float32:
+    return _nearest(fmt, low, high, tie_to_upper=_exact(fmt, low) + _exact(fmt, high) >= 0)
+
+
+def _toward_zero(fmt: "Format", low: int, high: int) -> np.float32:
+    below, above = np.float32(fmt.values[low]), np.float32(fmt.values[high])
+    if below >= 0:
+        return above
+    return _next_up(below) if above <= 0 else np.float32(0)
+
+
+def _geometric(fmt: "Format", low: int, high: int) -> np.float32:
+    """Boundary in the log domain; compares fourth powers, so that no root is ever taken. There are no ties: it is irrational."""
+    if fmt.values[low] < 0:  # the mirror image: what rounds to the upper level is all above the negated positive boundary
+        return _next_up(-_geometric_positive(_square(fmt, high), _square(fmt, low), fmt))
+    return _geometric_positive(_square(fmt, low), _square(fmt, high), fmt)
+
+
+def _geometric_positive(low_square: Fraction, high_square: Fraction, fmt: "Format") -> np.float32:
+    if low_square == 0:  # zero stands where the level below the smallest would be: half or 1/sqrt(2) of it
+        low_square = high_square / (4 if fmt.spacing == "powers of two" else 2)
+    fourth_power = low_square * high_square
+    near = float(low_square) ** 0.25 * float(high_square) ** 0.25
+    return _smallest_float32(lambda x: x > 0 and x**4 > fourth_power, near)
+
+
+_RULES: dict[str, Callable[["Format", int, int], np.float32]] = {
+    "nearest_even": _nearest_even,
+    "nearest_away": _nearest_away,
+    "toward_zero": _toward_zero,
+}

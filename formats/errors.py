@@ -1,0 +1,24 @@
+"""Errors that a user of the toolkit can act upon."""
+
+
+class BitatlasError(Exception):
+    """Base of every error whose message is meant for the user: one line, what must be which constraint, not what it is.
+
+    The command line prints the message alone and exits with status 2; anything else is a defect and keeps its traceback.
+    """
+
+
+class InvalidValueError(BitatlasError, ValueError):
+    """A value that breaks a stated constraint."""
+
+
+class UnknownNameError(BitatlasError, KeyError):
+    """A name that nothing is registered under; the message lists the nearest valid ones."""
+
+    def __str__(self) -> str:
+        """Return the message itself (``KeyError`` would print it in quotes)."""
+        return str(self.args[0])
+
+
+class InvalidTypeError(BitatlasError, TypeError):
+    """A value of a type or dtype that cannot be taken."""

@@ -1,0 +1,1 @@
+"""Scripts that answer a question and leave a table, a figure and a short report behind."""

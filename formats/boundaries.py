@@ -74,9 +74,19 @@ def _nearest(fmt: "Format", low: int, high: int, *, tie_to_upper: bool) -> np.fl
 
 
 def _nearest_even(fmt: "Format", low: int, high: int) -> np.float32:
-    # two levels around zero without a zero between them have no even one: as the sign function, zero counts as positive
-    around_zero = _exact(fmt, low) == -_exact(fmt, high)
-    return _nearest(fmt, low, high, tie_to_upper=high % 2 == 0 or around_zero)
+    """A tie goes to the level that is an even multiple of the distance of the two.
+
+    With one mantissa bit or more that is the even mantissa; with none it is the larger magnitude, as IEEE 754-2019 (4.3.1) has
+    it for a precision of one digit. Where neither is such a multiple it is the even code; a tie at zero between a negative and a
+    positive level goes to the positive one, as in the sign function.
+    """
+    below, above = _exact(fmt, low), _exact(fmt, high)
+    distance = above - below
+    if (above / distance).denominator == 1:
+        to_upper = (above / distance) % 2 == 0
+    else:
+        to_upper = high % 2 == 0 or below == -above
+    return _nearest(fmt, low, high, tie_to_upper=to_upper)
 
 
 def _nearest_away(fmt: "Format", low: int, high: int) -> np.float32:

@@ -44,42 +44,34 @@ class Parameters(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _divide(x, start, count, scales, repeat, block):  # type: ignore[no-untyped-def]
-    """Fill ``block`` with ``x / scale`` and return how many are NaN."""
-    if len(scales) == 1:
-        scale = scales[0]
-        for i in range(count):
-            block[i] = x[start + i] / scale
-    else:
-        position = 0
-        while position < count:
-            run = (start + position) // repeat
-            end = min(count, (run + 1) * repeat - start)
-            scale = scales[run % len(scales)]
-            for i in range(position, end):
-                block[i] = x[start + i] / scale
-            position = end
-    missing = 0
-    for i in range(count):
-        missing += block[i] != block[i]
+def _divide(x, start, scales, repeat, block):  # type: ignore[no-untyped-def]
+    """Fill ``block`` with ``x / scale``, where ``x[0]`` is element ``start`` of the whole array; return how many are NaN."""
+    position = 0
+    while position < len(x):
+        run = (start + position) // repeat
+        end = len(x) if len(scales) == 1 else min(len(x), (run + 1) * repeat - start)
+        scale = scales[run % len(scales)]
+        source, target = x[position:end], block[position:end]
+        for i in range(len(source)):
+            target[i] = source[i] / scale
+        position = end
+    missing = np.int32(0)
+    for i in range(len(x)):
+        missing += np.int32(block[i] != block[i])
     return missing
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _multiply(block, start, count, scales, repeat, out):  # type: ignore[no-untyped-def]
-    """Write ``block * scale`` into ``out``."""
-    if len(scales) == 1:
-        scale = scales[0]
-        for i in range(count):
-            out[start + i] = block[i] * scale
-        return
+def _multiply(block, start, scales, repeat, out):  # type: ignore[no-untyped-def]
+    """Write ``block * scale`` into ``out``, where ``out[0]`` is element ``start`` of the whole array."""
     position = 0
-    while position < count:
+    while position < len(out):
         run = (start + position) // repeat
-        end = min(count, (run + 1) * repeat - start)
+        end = len(out) if len(scales) == 1 else min(len(out), (run + 1) * repeat - start)
         scale = scales[run % len(scales)]
-        for i in range(position, end):
-            out[start + i] = block[i] * scale
+        source, target = block[position:end], out[position:end]
+        for i in range(len(target)):
+            target[i] = source[i] * scale
         position = end
 
 
@@ -97,11 +89,13 @@ def _round_floating(block, count, parameters):  # type: ignore[no-untyped-def]
     low, high = parameters.low, parameters.high
     to_last_place = np.float32(2.0 ** (23 - parameters.mantissa_bits))
     first_normal = np.float32(2.0**parameters.minimum_exponent)
+    signed = parameters.signed
     for i in range(count):
         clipped = min(max(block[i], low), high)
         exponent_bits = np.int32(np.float32(clipped).view(np.int32) & np.int32(0x7F800000))
         magic = max(exponent_bits.view(np.float32), first_normal) * to_last_place
-        block[i] = np.copysign((abs(clipped) + magic) - magic, clipped)
+        magnitude = (abs(clipped) + magic) - magic
+        block[i] = np.copysign(magnitude, clipped) if signed else magnitude
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -145,8 +139,8 @@ def _codes_logarithmic(block, parameters, codes):  # type: ignore[no-untyped-def
         step = np.int32((magnitude >> np.int32(23)) - np.int32(127)) * steps + (mantissa >= first) + (mantissa >= second)
         below = np.int32(-min(step, np.int32(0)))
         if signed:
-            code = np.int32((lowest + np.int32(1) - below) | (np.int32(bits < 0) << sign_place))
-            codes[i] = code if below <= lowest else zero
+            code = max(np.int32(lowest + np.int32(1) - below), np.int32(0))
+            codes[i] = code | np.int32(np.int32(bits < 0) << sign_place)
         else:
             codes[i] = below if below <= lowest and bits >= 0 else zero
 
@@ -217,7 +211,7 @@ def encode(x, scales, repeat, parameters, thresholds, level_codes, start, stop, 
     missing = 0
     for position in range(start, stop, BLOCK):
         count = min(BLOCK, stop - position)
-        missing += _divide(x, position, count, scales, repeat, block)
+        missing += _divide(x[position : position + count], position, scales, repeat, block)
         _codes(block, position, parameters, thresholds, level_codes, codes[position : position + count])
     return missing
 
@@ -230,7 +224,7 @@ def quantize(x, scales, repeat, parameters, thresholds, level_codes, table, star
     missing = 0
     for position in range(start, stop, BLOCK):
         count = min(BLOCK, stop - position)
-        missing += _divide(x, position, count, scales, repeat, block)
+        missing += _divide(x[position : position + count], position, scales, repeat, block)
         if parameters.kind == UNIFORM:
             _round_uniform(block, count, parameters)
         elif parameters.kind == FLOATING:
@@ -239,7 +233,7 @@ def quantize(x, scales, repeat, parameters, thresholds, level_codes, table, star
             _codes(block, position, parameters, thresholds, level_codes, codes[:count])
             for i in range(count):
                 block[i] = table[codes[i]]
-        _multiply(block, position, count, scales, repeat, out)
+        _multiply(block, position, scales, repeat, out[position : position + count])
     return missing
 
 
@@ -249,6 +243,7 @@ def decode(codes, scales, repeat, table, start, stop, out):  # type: ignore[no-u
     block = np.empty(BLOCK, np.float32)
     for position in range(start, stop, BLOCK):
         count = min(BLOCK, stop - position)
+        part = codes[position : position + count]
         for i in range(count):
-            block[i] = table[codes[position + i]]
-        _multiply(block, position, count, scales, repeat, out)
+            block[i] = table[part[i]]
+        _multiply(block, position, scales, repeat, out[position : position + count])

@@ -19,7 +19,7 @@ _BASE = {1: "2", 2: "sqrt(2)"}
 
 
 def signed(bits: int, steps_per_octave: int) -> Format:
-    """``pot{b}`` (1 step for each octave) and ``post{b}`` (2): magnitude code c is base**(c - largest), c = 0 is zero."""
+    """``pot{b}`` (1 step for each octave) and ``post{b}`` (2): magnitude code c is base**(c - largest), c = 0 is +0 or -0."""
     codes = np.arange(2**bits, dtype=np.int64)
     largest = 2 ** (bits - 1) - 1
     magnitude = codes & largest
@@ -70,6 +70,7 @@ def _build(
         significand=significand,
         exponent=np.where(significand == 0, 0, exponent),
         root=np.where(significand == 0, 0, root),
+        negative_zero=2 ** (bits - 1) if form.signed else None,
         spacing=_SPACING[steps],
         closed_form=form if deepest > SMALLEST_NORMAL_EXPONENT else None,
         unsigned_counterpart=counterpart,

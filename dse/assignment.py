@@ -1,0 +1,129 @@
+"""An assignment: for every quantizable layer the quantizers of its two operands, as a file that people can edit."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dse.files import write_text
+from dse.network import ROLES, Role
+from formats import BitatlasError, InvalidValueError, Quantizer
+from formats.names import unknown_name
+
+#: an accumulator that can be named in a file; products are summed in float32 by the float operators themselves
+ACCUMULATORS = ("float32",)
+DEFAULTS: dict[Role, tuple[str, str]] = {"weight": ("channel", "mse"), "activation": ("tensor", "mse")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAssignment:
+    """Quantizers of one layer's weight and activation, and how its products are summed."""
+
+    weight: Quantizer
+    activation: Quantizer
+    accumulator: str = "float32"
+
+    def quantizer(self, role: Role) -> Quantizer:
+        """Return the quantizer of one operand."""
+        return self.weight if role == "weight" else self.activation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Quantizers by layer name, in the network's order, and what they are for.
+
+    ``figures`` are measurements written along for the reader; they take no part in identity.
+    """
+
+    model: str
+    data: str
+    layers: Mapping[str, LayerAssignment]
+    figures: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the layers' quantizers: equal for equal networks."""
+        return hashlib.sha256(json.dumps(_layers_as_text(self)).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the assignment as JSON."""
+        content: dict[str, Any] = {"model": self.model, "data": self.data}
+        if self.figures:
+            content["figures"] = dict(self.figures)
+        content["layers"] = _layers_as_text(self)
+        write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _layers_as_text(assignment: Assignment) -> dict[str, dict[str, str]]:
+    return {
+        name: {"weight": str(layer.weight), "activation": str(layer.activation), "accumulator": layer.accumulator}
+        for name, layer in assignment.layers.items()
+    }
+
+
+def parse_quantizer(text: str, role: Role) -> Quantizer:
+    """Read a quantizer's text form with the role's defaults: weights by channel, activations by tensor, both by MSE."""
+    granularity, choice = DEFAULTS[role]
+    quantizer = Quantizer.parse(text, granularity=granularity, choice=choice)
+    if role == "activation" and quantizer.granularity.name != "tensor":
+        raise InvalidValueError(f"granularity of an activation must be tensor, not {quantizer.granularity} ({text})")
+    return quantizer
+
+
+def read(path: Path, layer_names: Sequence[str], products: Sequence[str] = ()) -> Assignment:
+    """Read an assignment for a network with these layers from JSON or, by the ending, TOML.
+
+    ``products`` are the layers whose weight operand is an activation too. Raises ``BitatlasError`` for a file that cannot be
+    read, an unknown or missing layer and an invalid quantizer, naming the layer and the file.
+    """
+    content = read_table(path)
+    unknown = set(content) - {"model", "data", "figures", "layers"}
+    if unknown:
+        raise InvalidValueError(f"keys of an assignment must be model, data, figures, layers, not {sorted(unknown)[0]!r}: {path}")
+    given = content.get("layers")
+    if not isinstance(given, dict):
+        raise InvalidValueError(f"an assignment must hold a table 'layers', not lack it: {path}")
+    for name in given:
+        if name not in layer_names:
+            raise unknown_name("layer", name, layer_names, see=f": {path}")
+    missing = [name for name in layer_names if name not in given]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InvalidValueError(f"an assignment must name every layer, not lack {missing[0]!r}{more}: {path}")
+    layers = {name: _read_layer(name, given[name], name in products, path) for name in layer_names}
+    return Assignment(model=str(content.get("model", "")), data=str(content.get("data", "")), layers=layers)
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a JSON or TOML file whose top is a table."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise BitatlasError(f"file must be readable, not fail ({error.strerror}): {path}") from None
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        raise InvalidValueError(f"file must be valid {kind}, not broken ({error}): {path}") from None
+    if not isinstance(content, dict):
+        raise InvalidValueError(f"file must hold a table, not a {type(content).__name__}: {path}")
+    return content
+
+
+def _read_layer(name: str, given: Any, product: bool, path: Path) -> LayerAssignment:
+    where = f" (layer {name!r}, {path})"
+    if not isinstance(given, dict) or not set(ROLES) <= set(given) <= {*ROLES, "accumulator"}:
+        keys = sorted(given) if isinstance(given, dict) else type(given).__name__
+        raise InvalidValueError(f"a layer must hold weight, activation and, if need be, accumulator, not {keys}{where}")
+    try:
+        # the weight operand of a product is computed: one scale for all of it, as for any activation
+        weight = parse_quantizer(str(given["weight"]), "activation" if product else "weight")
+        activation = parse_quantizer(str(given["activation"]), "activation")
+    except BitatlasError as error:
+        raise type(error)(f"{error}{where}") from None
+    accumulator = str(given.get("accumulator", "float32"))
+    if accumulator not in ACCUMULATORS:
+        raise InvalidValueError(f"accumulator must be {' or '.join(ACCUMULATORS)}, not {accumulator!r}{where}")
+    return LayerAssignment(weight=weight, activation=activation, accumulator=accumulator)

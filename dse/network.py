@@ -1,0 +1,199 @@
+"""A traced network with a slot before every operand of every quantizable layer."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from dse import trace
+from dse.models import zoo
+from dse.trace import aten
+from formats.errors import BitatlasError
+from hwmodels.workload import LayerWorkload
+
+LayerKind = Literal["convolution", "linear", "product"]
+Role = Literal["weight", "activation"]
+ROLES: tuple[Role, Role] = ("weight", "activation")
+
+_CONVOLUTIONS = (*trace.CONVOLUTIONS, *trace.PADDED_CONVOLUTIONS)
+_PRODUCTS = (aten.matmul.default, aten.bmm.default)
+BATCH = 256
+
+
+class Filling(Protocol):
+    """What a slot may hold: it turns the operand into what the layer reads instead."""
+
+    def __call__(self, operand: Tensor) -> Tensor:
+        """Return the operand as the layer shall see it."""
+
+
+class Slot(nn.Module):
+    """A place in the graph through which one operand of a layer passes; empty, it passes it on unchanged."""
+
+    def __init__(self) -> None:
+        """Build an empty slot."""
+        super().__init__()
+        self.filling: Filling | None = None
+
+    def forward(self, operand: Tensor) -> Tensor:
+        """Return the operand, as the filling turns it."""
+        return operand if self.filling is None else self.filling(operand)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """One quantizable layer: a convolution, a linear layer, or a product of two activations.
+
+    A product has no stored weight: its second operand stands in the weight's place, the first in the activation's.
+    """
+
+    name: str
+    kind: LayerKind
+    workload: LayerWorkload
+    #: the float weight after batch-norm folding, float32; None for a product
+    weight: NDArray[np.float32] | None
+    #: the weight's axis of output channels
+    channel_axis: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """A float network ready to be quantized layer by layer, and the identity of its weights."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    digest: str
+    graph_module: fx.GraphModule
+
+    def layer(self, name: str) -> Layer:
+        """Return the layer called ``name``."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    @property
+    def workloads(self) -> tuple[LayerWorkload, ...]:
+        """What the layers compute, in order."""
+        return tuple(layer.workload for layer in self.layers)
+
+    @contextmanager
+    def filled(self, fillings: Mapping[tuple[str, Role], Filling]) -> Iterator[None]:
+        """Put the fillings into their slots, by layer name and role, for as long as the context lasts."""
+        index = {layer.name: number for number, layer in enumerate(self.layers)}
+        slots = {key: self.graph_module.get_submodule(slot_path(index[key[0]], key[1])) for key in fillings}
+        try:
+            for key, slot in slots.items():
+                slot.filling = fillings[key]  # type: ignore[assignment]
+            yield
+        finally:
+            for slot in slots.values():
+                slot.filling = None  # type: ignore[assignment]
+
+    @torch.inference_mode()
+    def logits(self, images: NDArray[np.float32], batch: int = BATCH) -> NDArray[np.float32]:
+        """Run the network on (N, …) samples and return its outputs, float32 of shape (N, classes)."""
+        parts = [self.graph_module(channels_last(torch.from_numpy(images[i : i + batch]))) for i in range(0, len(images), batch)]
+        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
+
+
+def slot_path(index: int, role: Role) -> str:
+    """Return the name of a slot's module in the graph: by number, since layer names hold dots."""
+    return f"slots.{role}_{index}"
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Return image batches in the memory layout that convolutions run fastest in, other tensors as they are."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Network:
+    """Trace ``module`` for samples of one shape and put slots before its layers."""
+    digest = zoo.digest(module)
+    graph_module = trace.trace(module, torch.zeros(1, *sample_shape))
+    layers = []
+    slots = nn.Module()
+    graph_module.add_module("slots", slots)
+    names: set[str] = set()
+    for node in list(graph_module.graph.nodes):
+        kind = _kind(node)
+        if kind is None:
+            continue
+        layer_name = _unique(_name(node, kind), names)
+        layers.append(_layer(graph_module, node, kind, layer_name))
+        for position, role in ((0, "activation"), (1, "weight")):
+            path = slot_path(len(layers) - 1, role)  # type: ignore[arg-type]
+            slots.add_module(path.removeprefix("slots."), Slot())
+            with graph_module.graph.inserting_before(node):
+                call = graph_module.graph.call_module(path, (node.args[position],))
+            node.update_arg(position, call)
+    if not layers:
+        raise BitatlasError(f"model must have at least one convolution, linear layer or matrix product, not none: {name}")
+    _weights_channels_last(graph_module)
+    graph_module.recompile()
+    return Network(name=name, layers=tuple(layers), digest=digest, graph_module=graph_module)
+
+
+def _kind(node: fx.Node) -> LayerKind | None:
+    if node.target in _CONVOLUTIONS:
+        return "convolution"
+    if node.target == aten.linear.default:
+        return "linear"
+    if node.target in _PRODUCTS:
+        return "linear" if trace.is_parameter(node.args[1]) and len(trace.shape(node.args[1])) == 2 else "product"  # type: ignore[arg-type]
+    return None
+
+
+def _name(node: fx.Node, kind: LayerKind) -> str:
+    operand = node.args[1]
+    if kind != "product" and trace.is_parameter(operand):
+        assert isinstance(operand, fx.Node)
+        return str(operand.target).removesuffix("weight").rstrip("._") or "weight"
+    purpose = node.meta.get(trace.PRODUCT_NAME) or "product"
+    path = trace.module_path(node)
+    return f"{path}.{purpose}" if path else purpose
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    chosen, number = name, 2
+    while chosen in taken:
+        chosen, number = f"{name}_{number}", number + 1
+    taken.add(chosen)
+    return chosen
+
+
+def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: str) -> Layer:
+    activation, operand = node.args[0], node.args[1]
+    assert isinstance(activation, fx.Node) and isinstance(operand, fx.Node)
+    weight = None
+    if kind != "product" and trace.is_parameter(operand):
+        weight = trace.attribute(graph_module, operand).detach().to(torch.float32).numpy().copy()
+    stored = trace.shape(operand)
+    outputs = int(np.prod(trace.shape(node)))
+    if kind == "convolution":
+        dot_length = int(np.prod(stored[1:]))  # input channels of one group times the kernel
+    elif node.target == aten.linear.default:
+        dot_length = stored[-1]
+    else:
+        dot_length = stored[-2]
+    axis = len(stored) - 1 if node.target in _PRODUCTS else 0
+    workload = LayerWorkload(
+        name=name,
+        kind=kind,
+        macs=outputs * dot_length,
+        weights=0 if weight is None else weight.size,
+        output_channels=stored[axis],
+        activations_in=int(np.prod(trace.shape(activation))),
+        activations_out=outputs,
+        dot_length=dot_length,
+    )
+    return Layer(name=name, kind=kind, workload=workload, weight=weight, channel_axis=axis)
+
+
+def _weights_channels_last(graph_module: fx.GraphModule) -> None:
+    for parameter in graph_module.parameters():
+        parameter.requires_grad_(False)
+        if parameter.ndim == 4:
+            parameter.data = channels_last(parameter.data)

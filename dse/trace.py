@@ -1,0 +1,182 @@
+"""From a torch module to a flat graph of operators, with batch norm folded and attention spelled out.
+
+``torch.export`` does the tracing, so that layers inside other modules, functional calls and ``nn.MultiheadAttention`` are all
+seen alike, by what they compute.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.utils import fusion
+
+from formats.errors import BitatlasError
+
+aten = torch.ops.aten
+
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+PADDED_CONVOLUTIONS = (aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
+#: where a product's node keeps what the product is for, as the last part of its layer's name
+PRODUCT_NAME = "product_name"
+UNSUPPORTED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input, aten.bilinear.default)
+
+
+def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
+    """Trace ``module`` in evaluation mode for batches shaped like ``sample`` (first axis: batch, of any size).
+
+    Every node of the result carries the shape that it has for a batch of one. Raises ``BitatlasError`` where the module cannot
+    be traced.
+    """
+    module = module.eval()
+    batch = torch.export.Dim("batch", min=1)
+    example = sample[:1].expand(2, *sample.shape[1:]).contiguous()
+    try:
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+    except Exception as error:  # torch.export fails with many types, all of them about the user's module
+        first_line = str(error).strip().split("\n")[0][:300]
+        raise BitatlasError(f"model must be traceable by torch.export for any batch size, not fail: {first_line}") from error
+    graph_module = program.module(check_guards=False)
+    assert isinstance(graph_module, fx.GraphModule)
+    _refuse_unsupported(graph_module)
+    _fold_batch_norm(graph_module)
+    _spell_out_attention(graph_module)
+    _drop_unused_attributes(graph_module)
+    graph_module.recompile()
+    with torch.no_grad():
+        ShapeProp(graph_module).propagate(sample[:1])  # type: ignore[no-untyped-call]
+    return graph_module
+
+
+def attribute(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """Return the tensor that a ``get_attr`` node reads."""
+    owner, _, name = str(node.target).rpartition(".")
+    tensor: Tensor = getattr(graph_module.get_submodule(owner), name)
+    return tensor
+
+
+def shape(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of a node's tensor for a batch of one."""
+    return tuple(node.meta["tensor_meta"].shape)
+
+
+def module_path(node: fx.Node) -> str:
+    """Return the dotted path of the innermost module that the node came from; empty for the model itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def is_parameter(node: Any) -> bool:
+    """Whether an argument is a tensor of the model, not one that was computed."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def _refuse_unsupported(graph_module: fx.GraphModule) -> None:
+    for node in graph_module.graph.nodes:
+        if node.target in UNSUPPORTED:
+            where = module_path(node) or "the model"
+            raise BitatlasError(f"layers must be convolutions, linear or matrix products, not {node.target} (in {where})")
+
+
+def _set_attribute(graph_module: fx.GraphModule, node: fx.Node, tensor: Tensor) -> None:
+    owner, _, name = str(node.target).rpartition(".")
+    module = graph_module.get_submodule(owner)
+    if name in module._parameters:
+        setattr(module, name, nn.Parameter(tensor.detach().clone(), requires_grad=False))
+    else:
+        setattr(module, name, tensor.detach().clone())
+
+
+def _fold_batch_norm(graph_module: fx.GraphModule) -> None:
+    """Fold every batch norm into the convolution or linear layer whose only reader it is."""
+    graph = graph_module.graph
+    foldable = (*CONVOLUTIONS, *PADDED_CONVOLUTIONS, aten.linear.default)
+    for norm in list(graph.nodes):
+        if norm.target != aten.batch_norm.default:
+            continue
+        layer, weight_node = norm.args[0], norm.args[0].args[1] if len(norm.args[0].args) > 1 else None
+        alone = len(layer.users) == 1 and is_parameter(weight_node) and len(weight_node.users) == 1
+        if layer.target not in foldable or not alone:
+            continue
+        scale, shift, mean, variance = (attribute(graph_module, arg) if is_parameter(arg) else None for arg in norm.args[1:5])
+        bias_node = layer.args[2] if len(layer.args) > 2 else None
+        bias = attribute(graph_module, bias_node) if is_parameter(bias_node) else None
+        fuse: Any = fusion.fuse_linear_bn_weights if layer.target == aten.linear.default else fusion.fuse_conv_bn_weights
+        with torch.no_grad():
+            weight, bias = fuse(attribute(graph_module, weight_node), bias, mean, variance, norm.args[7], scale, shift)
+        _set_attribute(graph_module, weight_node, weight)
+        layer.args = (layer.args[0], weight_node, _new_bias(graph_module, weight_node, bias), *layer.args[3:])
+        norm.replace_all_uses_with(layer)
+        graph.erase_node(norm)
+    graph.eliminate_dead_code()
+
+
+def _new_bias(graph_module: fx.GraphModule, weight_node: fx.Node, bias: Tensor) -> fx.Node:
+    name = f"{weight_node.target}_folded_bias".replace(".", "_")
+    graph_module.register_buffer(name, bias.detach().clone())
+    with graph_module.graph.inserting_after(weight_node):
+        return graph_module.graph.get_attr(name)
+
+
+def _spell_out_attention(graph_module: fx.GraphModule) -> None:
+    """Replace scaled dot-product attention by its two products, a softmax and a scale."""
+    for node in list(graph_module.graph.nodes):
+        if node.target == aten.scaled_dot_product_attention.default:
+            _replace_attention(graph_module, node)
+    graph_module.graph.eliminate_dead_code()
+
+
+def _replace_attention(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    where = module_path(node) or "the model"
+    if given.get("dropout_p", 0.0) != 0.0 or given.get("enable_gqa", False):
+        raise BitatlasError(f"attention must be without dropout and grouped queries, not with them (in {where})")
+    query, key, value = given["query"], given["key"], given["value"]
+    features = int(query.meta["val"].shape[-1])
+    factor = given.get("scale") if given.get("scale") is not None else 1.0 / math.sqrt(features)
+    graph = graph_module.graph
+
+    def call(operator: Any, *args: Any, name: str = "") -> fx.Node:
+        made = graph.call_function(operator, args)
+        made.meta = {"nn_module_stack": node.meta.get("nn_module_stack"), PRODUCT_NAME: name}
+        return made
+
+    with graph.inserting_before(node):
+        # the factor goes to the scores, after the product: so the product's operands are the tensors that hardware would store
+        product = call(aten.matmul.default, query, call(aten.transpose.int, key, -2, -1), name="scores")
+        scores = call(aten.mul.Tensor, product, factor)
+        mask = given.get("attn_mask")
+        if given.get("is_causal", False):
+            mask = _causal_mask(graph_module, node, int(query.meta["val"].shape[-2]), int(key.meta["val"].shape[-2]))
+        if mask is not None:
+            scores = _masked(call, scores, mask)
+        mixed = call(aten.matmul.default, call(aten.softmax.int, scores, -1), value, name="mix")
+    node.replace_all_uses_with(mixed)
+    graph.erase_node(node)
+
+
+def _masked(call: Any, scores: fx.Node, mask: fx.Node) -> fx.Node:
+    value = mask.meta["val"] if "val" in mask.meta else None
+    if value is not None and value.dtype == torch.bool:
+        hidden: fx.Node = call(aten.masked_fill.Scalar, scores, call(aten.logical_not.default, mask), float("-inf"))
+        return hidden
+    added: fx.Node = call(aten.add.Tensor, scores, mask)
+    return added
+
+
+def _causal_mask(graph_module: fx.GraphModule, node: fx.Node, queries: int, keys: int) -> fx.Node:
+    name = f"{node.name}_causal_mask"
+    mask = torch.zeros(queries, keys).masked_fill(torch.ones(queries, keys).tril().logical_not(), float("-inf"))
+    graph_module.register_buffer(name, mask)
+    return graph_module.graph.get_attr(name)
+
+
+def _drop_unused_attributes(graph_module: fx.GraphModule) -> None:
+    """Remove the guards that export leaves behind and the tensors that no node reads any more."""
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    graph_module.delete_all_unused_submodules()

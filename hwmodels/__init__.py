@@ -1,0 +1,1 @@
+"""What a quantized layer costs on hardware."""

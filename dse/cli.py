@@ -1,0 +1,118 @@
+"""The command line, ``dse``: arguments here, the work behind lazy imports."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _subject(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="resnet8, mobilenet, vit, or your own as package.module:factory")
+    parser.add_argument("--data", help="digits (default) or fashion-mnist")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the IDX files of fashion-mnist")
+
+
+def _search(parser: argparse.ArgumentParser) -> None:
+    _subject(parser)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of these options; flags win")
+    parser.add_argument("--out", metavar="DIR", help="folder of the results; a search found there goes on")
+    parser.add_argument("--formats", type=_names, metavar="A,B,…", help="formats for weights and activations")
+    parser.add_argument("--weight-formats", type=_names, metavar="A,B,…", help="formats for weights alone")
+    parser.add_argument("--activation-formats", type=_names, metavar="A,B,…", help="formats for activations alone")
+    parser.add_argument("--objectives", type=_names, metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, scale_bits (default: kl,lut)")
+    parser.add_argument("--constraint", action="append", metavar="BOUND", help="a bound such as lut<=20000; may be repeated")
+    parser.add_argument("--trials", type=int, help="trials in all, those already in DIR counted (default: 200)")
+    parser.add_argument("--seed", type=int, help="seed of the sampler (default: 0)")
+    parser.add_argument("--sampler", help="tpe (default), nsga2 or random")
+    parser.add_argument("--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)")
+    parser.add_argument("--choose", metavar="BOUND", help="take the cheapest point with, say, accuracy>=0.97 (default: the knee)")
+
+
+def _assignment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--assignment", type=Path, metavar="FILE", help="JSON or TOML file with every layer's quantizers")
+    parser.add_argument("--weights", metavar="QUANTIZER", help="without a file: this for every weight, such as int4 or int4:channel:mse")
+    parser.add_argument("--activations", metavar="QUANTIZER", help="without a file: this for every activation, unsigned where it can be")
+    _subject(parser)
+    parser.add_argument("--cycles", type=int, default=1024, help="clock cycles for a sample, for lut (default: %(default)s)")
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    _assignment(parser)
+    parser.add_argument("--split", choices=("train", "calibration", "validation", "test"), default="validation", help="samples to measure on (default: %(default)s)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV too")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the assignment, with its figures, to edit and run again")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    _assignment(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
+
+
+def _formats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="print this format's codes and values")
+
+
+#: subcommand: function of dse.commands, help line, what fills its parser
+COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
+    "search": ("search", "search formats for every layer; leaves a Pareto front and the chosen model", _search),
+    "evaluate": ("evaluate", "print accuracy, KL and costs of an assignment, for each layer and in total", _evaluate),
+    "export": ("export", "write an assignment as ONNX, checked against the emulator by onnxruntime", _export),
+    "formats": ("list_formats", "list number formats, or the codes of one", _formats),
+    "models": ("list_models", "list the networks of the zoo with their measured float accuracy", lambda parser: None),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    made = argparse.ArgumentParser(prog="dse", description="Which number format for which layer? Search, measure, export.")
+    subparsers = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, summary, fill) in COMMANDS.items():
+        fill(subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False))
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return 0, 2 for an error of the user's to mend, 130 when interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        from dse import commands
+
+        getattr(commands, COMMANDS[options.command][0])(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; nothing to say
+        return 141
+    except Exception as error:
+        message = _user_message(error)
+        if message is None:
+            raise
+        print(f"dse: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _user_message(error: Exception) -> str | None:
+    """Return one line for an error that the user can mend; None for a defect, which keeps its traceback."""
+    from formats.errors import BitatlasError
+
+    if isinstance(error, BitatlasError):
+        return " ".join(str(error).split("\n"))
+    if isinstance(error, OSError) and error.errno is not None:
+        cause = "disk must have room, not be full" if error.errno in DISK_FULL else (error.strerror or str(error))
+        return f"{cause}: {error.filename}" if error.filename else cause
+    if type(error).__module__.startswith(("sqlite3", "sqlalchemy")):
+        return f"database must be usable, not fail ({str(error).splitlines()[0]})"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

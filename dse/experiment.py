@@ -1,0 +1,88 @@
+"""A subject made ready: traced, calibrated, its float predictions known, its measurements cached."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse import results
+from dse.assignment import Assignment
+from dse.calibrate import calibrate
+from dse.data import Split
+from dse.evaluate import Figures, figures, measure
+from dse.models.loading import Subject
+from dse.network import build
+from dse.quantize import Preparation
+from hwmodels import cost
+from hwmodels.cost import Cost, CostModel, LayerPlan
+from hwmodels.finn_formula import CYCLES, finn_formula
+from hwmodels.storage import BIT_OPERATIONS, WEIGHT_MEMORY
+
+
+def cost_models(cycles: int = CYCLES) -> tuple[CostModel, ...]:
+    """Return the cost models, for a pipeline that takes ``cycles`` clock cycles for a sample."""
+    return (WEIGHT_MEMORY, BIT_OPERATIONS, finn_formula(cycles))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Experiment:
+    """Measures assignments of one subject; a measurement made before, in this run or another, is looked up."""
+
+    subject: Subject
+    preparation: Preparation
+    cost_models: tuple[CostModel, ...]
+    store: results.ResultStore
+    _float_logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What every measurement depends on beside the assignment: digests by name."""
+        return {"model weights": self.preparation.network.digest, "data set": self.subject.dataset.digest}
+
+    def split(self, name: str) -> Split:
+        """Return a split of the subject's data."""
+        return self.subject.dataset.split(name)
+
+    def float_logits(self, split: str) -> NDArray[np.float32]:
+        """Return the float network's logits on a split, computed once."""
+        if split not in self._float_logits:
+            self._float_logits[split] = self.preparation.network.logits(self.split(split).images)
+        return self._float_logits[split]
+
+    def float_figures(self, split: str) -> Figures:
+        """Return the float network's own figures."""
+        logits = self.float_logits(split)
+        return figures(logits, logits, self.split(split).labels)
+
+    def measure(self, assignment: Assignment, split: str = "validation") -> Figures:
+        """Return accuracy and KL of an assignment, from the cache where it is there."""
+        wanted = results.key(*self.identity.values(), split, assignment.digest)
+        found = self.store.get(wanted)
+        if found is None:
+            measured = measure(self.preparation, assignment, self.split(split), self.float_logits(split))
+            found = {"accuracy": measured.accuracy, "kl": measured.kl}
+            self.store.put(wanted, found)
+        return Figures(accuracy=found["accuracy"], kl=found["kl"])
+
+    def cost(self, assignment: Assignment) -> Cost:
+        """Return the costs of an assignment by every cost model."""
+        plans = [
+            LayerPlan(workload=layer.workload, weight=chosen.weight, activation=chosen.activation)
+            for layer in self.preparation.network.layers
+            for chosen in (assignment.layers[layer.name],)
+        ]
+        return cost.evaluate(self.cost_models, plans)
+
+
+def prepare(subject: Subject, cycles: int = CYCLES, store: results.ResultStore | None = None) -> Experiment:
+    """Trace and calibrate a subject."""
+    network = build(subject.model, subject.module, subject.dataset.sample_shape)
+    statistics = calibrate(network, subject.dataset.calibration)
+    return Experiment(
+        subject=subject,
+        preparation=Preparation(network=network, statistics=cast(dict, statistics)),  # type: ignore[type-arg]
+        cost_models=cost_models(cycles),
+        store=store or results.ResultStore(),
+    )

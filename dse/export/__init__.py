@@ -1,0 +1,1 @@
+"""The chosen assignment as a model that other programs run."""

@@ -1,0 +1,188 @@
+"""A runnable ONNX model of an assignment: weights as integer codes with scales, activations quantized in the graph.
+
+Integers use QuantizeLinear and DequantizeLinear; every other format stores its codes and looks them up in its table, by a
+function of the model named after the format.
+"""
+
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from dse.assignment import Assignment
+from dse.export import neutral, operators
+from dse.files import replaced
+from dse.network import Layer
+from dse.quantize import ActivationQuantizer, Preparation, StoredWeight
+from formats import Format
+from formats.quantizer import QuantizedTensor
+
+
+@dataclass(kw_only=True)
+class _Parts:
+    """What lowering adds to the graph."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
+
+    def add(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: object) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", domain=domain, **attributes))
+        return output
+
+    def store(self, tensor: onnx.TensorProto) -> str:
+        self.initializers.append(tensor)
+        return str(tensor.name)
+
+    def call(self, function: onnx.FunctionProto, inputs: list[str], output: str) -> str:
+        self.functions[function.name] = function
+        return self.add(function.name, inputs, output, domain=operators.FUNCTION_DOMAIN)
+
+
+def export(preparation: Preparation, assignment: Assignment, sample_shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Return the checked ONNX model of ``assignment``: images (batch, …) float32 to logits (batch, classes)."""
+    model = neutral.export(preparation.network, sample_shape)
+    parts = _Parts()
+    for node in model.graph.node:
+        if node.domain == neutral.DOMAIN:
+            _lower(preparation, assignment, node, parts)
+        else:
+            parts.nodes.append(node)
+    _rebuild(model, parts)
+    helper.set_model_props(
+        model,
+        {
+            "bitatlas.version": version("bitatlas"),
+            "bitatlas.model": assignment.model,
+            "bitatlas.data": assignment.data,
+            "bitatlas.layers": json.dumps({n: [str(a.weight), str(a.activation)] for n, a in assignment.layers.items()}),
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def write(model: onnx.ModelProto, path: Path) -> None:
+    """Write the model whole or not at all."""
+    with replaced(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def _rebuild(model: onnx.ModelProto, parts: _Parts) -> None:
+    """Put the lowered nodes in the graph's place and drop the float weights that nothing reads any more."""
+    graph = model.graph
+    read = {name for node in parts.nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.node[:], graph.initializer[:], model.opset_import[:]
+    graph.node.extend(parts.nodes)
+    graph.initializer.extend([*kept, *parts.initializers])
+    model.functions.extend(parts.functions.values())
+    model.opset_import.append(helper.make_opsetid("", neutral.OPSET))
+    if parts.functions:
+        model.opset_import.append(helper.make_opsetid(operators.FUNCTION_DOMAIN, operators.FUNCTION_VERSION))
+    model.producer_name = "bitatlas"
+
+
+def _lower(preparation: Preparation, assignment: Assignment, node: onnx.NodeProto, parts: _Parts) -> None:
+    """Replace one slot by operators that do what its filling does."""
+    attributes = {attribute.name: helper.get_attribute_value(attribute).decode() for attribute in node.attribute}
+    layer, role = preparation.network.layer(attributes["layer"]), attributes["role"]
+    quantizer = assignment.layers[layer.name].quantizer(role)
+    filling = preparation.filling(layer, role, quantizer)
+    if isinstance(filling, StoredWeight):
+        _lower_weight(layer, filling.encoded, node.output[0], parts)
+    else:
+        assert isinstance(filling, ActivationQuantizer)
+        _lower_activation(filling.format, filling.scale, node.input[0], node.output[0], f"{layer.name}/{role}", parts)
+
+
+def _lower_activation(fmt: Format, scale: float, source: str, output: str, prefix: str, parts: _Parts) -> None:
+    scale_name = parts.store(operators.float_tensor(f"{prefix}/scale", np.array(scale, np.float32)))
+    stored = operators.stored_type(fmt)
+    if stored is None:
+        parts.call(operators.quantize_function(fmt), [source, scale_name], output)
+        return
+    zero = parts.store(operators.integer_tensor(f"{prefix}/zero", np.zeros((), np.int64), stored))
+    if (fmt.minimum, fmt.maximum) != (stored.low, stored.high):
+        # the type is wider than the format: clip before rounding, which for whole-numbered ends is the same as after
+        ends = np.array([fmt.minimum, fmt.maximum], np.float32) * np.float32(scale)
+        low = parts.store(operators.float_tensor(f"{prefix}/low", ends[0]))
+        high = parts.store(operators.float_tensor(f"{prefix}/high", ends[1]))
+        source = parts.add("Clip", [source, low, high], f"{prefix}/clipped")
+    codes = parts.add("QuantizeLinear", [source, scale_name, zero], f"{prefix}/codes")
+    parts.add("DequantizeLinear", [codes, scale_name, zero], output)
+
+
+def _lower_weight(layer: Layer, encoded: QuantizedTensor, output: str, parts: _Parts) -> None:
+    prefix = f"{layer.name}/weight"
+    if encoded.quantizer.granularity.name != "group":
+        _store_weight(encoded, layer.channel_axis, output, prefix, parts)
+        return
+    # one row for each group, then back to the weight's shape
+    rows = _store_rows(encoded, f"{prefix}/rows", prefix, parts)
+    shape = list(encoded.shape)
+    per_channel = int(np.prod(shape[1:]))
+    steps = [("Reshape", [shape[0], -1])]
+    if encoded.rows.size != np.prod(shape):
+        steps.append(("Slice", [per_channel]))
+    steps.append(("Reshape", shape))
+    for number, (operator, value) in enumerate(steps):
+        last = number == len(steps) - 1 and layer.channel_axis == 0
+        rows = _reshape_step(operator, value, rows, output if last else f"{prefix}/step_{number}", f"{prefix}/{number}", parts)
+    if layer.channel_axis != 0:
+        parts.add("Transpose", [rows], output, perm=[1, 0])
+
+
+def _reshape_step(operator: str, value: list[int], source: str, output: str, prefix: str, parts: _Parts) -> str:
+    if operator == "Reshape":
+        shape = parts.store(numpy_helper.from_array(np.array(value, np.int64), f"{prefix}/shape"))
+        return parts.add("Reshape", [source, shape], output)
+    names = [
+        parts.store(numpy_helper.from_array(np.array([number], np.int64), f"{prefix}/{label}"))
+        for label, number in (("start", 0), ("end", value[0]), ("axis", 1))
+    ]
+    return parts.add("Slice", [source, *names], output)
+
+
+def _store_weight(encoded: QuantizedTensor, channel_axis: int, output: str, prefix: str, parts: _Parts) -> None:
+    """Store codes in the weight's own shape with one scale, or one for each channel."""
+    fmt, scales = encoded.quantizer.format, encoded.scales
+    codes = np.moveaxis(encoded.codes, 0, channel_axis)
+    stored = operators.stored_type(fmt)
+    per_channel = encoded.quantizer.granularity.name == "channel"
+    if stored is None:
+        shape = [-1 if axis == channel_axis and per_channel else 1 for axis in range(codes.ndim)]
+        _look_up(fmt, codes, scales.reshape(shape), output, prefix, parts)
+        return
+    names = _stored_integers(fmt, codes, scales if per_channel else scales.reshape(()), prefix, parts)
+    parts.add("DequantizeLinear", names, output, axis=channel_axis)
+
+
+def _store_rows(encoded: QuantizedTensor, output: str, prefix: str, parts: _Parts) -> str:
+    fmt = encoded.quantizer.format
+    if operators.stored_type(fmt) is None:
+        return _look_up(fmt, encoded.rows, encoded.scales[:, np.newaxis], output, prefix, parts)
+    return parts.add("DequantizeLinear", _stored_integers(fmt, encoded.rows, encoded.scales, prefix, parts), output, axis=0)
+
+
+def _look_up(fmt: Format, codes: np.ndarray, scales: np.ndarray, output: str, prefix: str, parts: _Parts) -> str:
+    names = [
+        parts.store(numpy_helper.from_array(np.ascontiguousarray(codes), f"{prefix}/codes")),
+        parts.store(operators.float_tensor(f"{prefix}/scale", scales)),
+    ]
+    return parts.call(operators.decode_function(fmt), names, output)
+
+
+def _stored_integers(fmt: Format, codes: np.ndarray, scales: np.ndarray, prefix: str, parts: _Parts) -> list[str]:
+    stored = operators.stored_type(fmt)
+    assert stored is not None
+    values = fmt.significand[codes]
+    return [
+        parts.store(operators.integer_tensor(f"{prefix}/codes", values, stored)),
+        parts.store(operators.float_tensor(f"{prefix}/scale", scales)),
+        parts.store(operators.integer_tensor(f"{prefix}/zero", np.zeros(scales.shape, np.int64), stored)),
+    ]

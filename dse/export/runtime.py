@@ -1,0 +1,66 @@
+"""Run an exported model by onnxruntime and hold its answers against the emulator's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.errors import BitatlasError
+
+#: share of samples on which the predictions may differ: sums in another order move a value across a rounding boundary now and then
+TOLERANCE = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """On how many samples two programs predict the same class, and how far their logits are apart at most."""
+
+    samples: int
+    equal: int
+    largest_difference: float
+
+    @property
+    def differing_share(self) -> float:
+        """Share of samples with another prediction."""
+        return 1 - self.equal / self.samples
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"predictions equal on {self.equal} of {self.samples} samples, largest difference of a logit {self.largest_difference:.3g}"
+
+
+def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
+    """Run the model on (N, …) samples and return its logits, float32 of shape (N, classes).
+
+    Integer kernels are not put in the place of the graph's own operators (``disable_quant_qdq``): they sum to other roundings.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: images[i : i + batch]})[0] for i in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+def compare(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Agreement:
+    """Compare two sets of logits of the same samples."""
+    return Agreement(
+        samples=len(logits),
+        equal=int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum()),
+        largest_difference=float(np.abs(logits - reference).max()),
+    )
+
+
+def check(agreement: Agreement, where: str) -> None:
+    """Raise where the predictions differ on more samples than ``TOLERANCE`` allows."""
+    if agreement.differing_share > TOLERANCE:
+        raise BitatlasError(
+            f"predictions of the exported model must differ on at most {TOLERANCE:.1%} of samples, "
+            f"not {agreement.differing_share:.2%} ({agreement}): {where}"
+        )

@@ -1,0 +1,81 @@
+"""What a search optimises and what bounds it: names, units, directions, comparisons."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from formats.errors import InvalidValueError
+from formats.names import unknown_name
+from hwmodels.cost import CostModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A figure with its unit and the direction in which it is better."""
+
+    name: str
+    unit: str
+    direction: Literal["minimize", "maximize"] = "minimize"
+    #: whether the figure is a cost, known without running the network
+    is_cost: bool = False
+
+    @property
+    def header(self) -> str:
+        """Name and unit, as a table's header has them."""
+        return f"{self.name} [{self.unit}]"
+
+    def loss(self, figures: Mapping[str, float]) -> float:
+        """Return the figure with the sign that makes less better."""
+        return figures[self.name] if self.direction == "minimize" else -figures[self.name]
+
+
+MEASURED = (Objective(name="accuracy", unit="share", direction="maximize"), Objective(name="kl", unit="nat"))
+
+
+def available(models: Sequence[CostModel]) -> dict[str, Objective]:
+    """Return every objective by name: the measured figures and the additive metrics of the cost models."""
+    costs = [
+        Objective(name=metric.name, unit=metric.unit, is_cost=True)
+        for model in models
+        for metric in model.metrics
+        if metric.additive
+    ]
+    return {objective.name: objective for objective in (*MEASURED, *costs)}
+
+
+def find(name: str, objectives: Mapping[str, Objective]) -> Objective:
+    """Return the objective called ``name``; ``KeyError`` names the nearest."""
+    if name not in objectives:
+        raise unknown_name("objective", name, objectives)
+    return objectives[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A figure that must be at most, or at least, a limit: ``lut<=20000``."""
+
+    objective: Objective
+    comparison: Literal["<=", ">="]
+    limit: float
+
+    @staticmethod
+    def parse(text: str, objectives: Mapping[str, Objective]) -> "Bound":
+        """Read the text form; ``KeyError`` for an unknown figure, ``ValueError`` for anything else that is off."""
+        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+        try:
+            limit = float(match[3]) if match else float("nan")
+        except ValueError:
+            limit = float("nan")
+        if match is None or limit != limit:
+            raise InvalidValueError(f"a bound must be NAME<=NUMBER or NAME>=NUMBER, such as lut<=20000, not {text!r}")
+        return Bound(objective=find(match[1], objectives), comparison="<=" if match[2] == "<=" else ">=", limit=limit)
+
+    def __str__(self) -> str:
+        """Return the text form."""
+        return f"{self.objective.name}{self.comparison}{self.limit:g}"
+
+    def violation(self, figures: Mapping[str, float]) -> float:
+        """Return by how much the figure misses the bound: at most 0 where it keeps it."""
+        value = figures[self.objective.name]
+        return value - self.limit if self.comparison == "<=" else self.limit - value

@@ -1,0 +1,110 @@
+"""What a search leaves behind: tables of all trials and of the front, the chosen assignment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from dse import front
+from dse.assignment import Assignment
+from dse.files import write_text
+from dse.network import ROLES
+from dse.objectives import Bound, Objective
+from dse.search import Evaluated
+from formats.errors import BitatlasError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The trials of a search, what they were for, and which of them are not dominated."""
+
+    trials: tuple[Evaluated, ...]
+    objectives: tuple[Objective, ...]
+    bounds: tuple[Bound, ...]
+    #: indices into ``trials``
+    front: tuple[int, ...]
+
+    @property
+    def front_trials(self) -> tuple[Evaluated, ...]:
+        """The trials on the front, in order of the first objective."""
+        chosen = [self.trials[i] for i in self.front]
+        return tuple(sorted(chosen, key=lambda trial: [objective.loss(trial.figures) for objective in self.objectives]))
+
+
+def outcome(trials: Sequence[Evaluated], objectives: Sequence[Objective], bounds: Sequence[Bound]) -> Outcome:
+    """Find the front among the trials that keep every bound."""
+    feasible = [i for i, trial in enumerate(trials) if trial.feasible(bounds)]
+    kept = front.non_dominated([trials[i].figures for i in feasible], objectives)
+    return Outcome(
+        trials=tuple(trials), objectives=tuple(objectives), bounds=tuple(bounds), front=tuple(feasible[i] for i in kept)
+    )
+
+
+def choose(found: Outcome, condition: Bound | None) -> Evaluated:
+    """Return the knee of the front, or its cheapest point that meets ``condition``.
+
+    Cheapest is by the first objective that is a cost, or by the first objective where none is. Raises ``BitatlasError`` where no
+    trial keeps the bounds or no point of the front meets the condition, naming the nearest.
+    """
+    points = found.front_trials
+    if not points:
+        raise BitatlasError(_nothing_feasible(found))
+    if condition is None:
+        return points[front.knee([point.figures for point in points], found.objectives)]
+    meeting = [point for point in points if condition.violation(point.figures) <= 0]
+    if not meeting:
+        nearest = min(points, key=lambda point: condition.violation(point.figures))
+        value, missed = nearest.figures[condition.objective.name], condition.violation(nearest.figures)
+        raise BitatlasError(
+            f"--choose {condition} must be met by a point of the front, not missed by {missed:g} {condition.objective.unit}: "
+            f"the nearest is {value:g} (trial {nearest.number})"
+        )
+    cost = next((objective for objective in found.objectives if objective.is_cost), found.objectives[0])
+    return min(meeting, key=lambda point: (cost.loss(point.figures), point.number))
+
+
+def _nothing_feasible(found: Outcome) -> str:
+    def total(trial: Evaluated) -> float:
+        return sum(max(0.0, bound.violation(trial.figures)) / (abs(bound.limit) or 1.0) for bound in found.bounds)
+
+    nearest = min(found.trials, key=total)
+    missed = [
+        f"{bound} by {bound.violation(nearest.figures):g} {bound.objective.unit}"
+        for bound in found.bounds
+        if bound.violation(nearest.figures) > 0
+    ]
+    return (
+        f"constraints must be kept by at least one trial, not by none of {len(found.trials)}: "
+        f"the nearest, trial {nearest.number}, misses {', '.join(missed)}"
+    )
+
+
+def table(trials: Sequence[Evaluated], found: Outcome, headers: Mapping[str, str]) -> pd.DataFrame:
+    """Return one row for each trial: where it came from, its figures with units in the header, every layer's quantizers."""
+    on_front = {found.trials[i].number for i in found.front}
+    rows = []
+    for trial in trials:
+        row: dict[str, object] = {"trial": trial.number, "origin": trial.origin}
+        row["feasible"] = trial.feasible(found.bounds)
+        row["front"] = trial.number in on_front
+        row |= {headers[name]: value for name, value in trial.figures.items()}
+        for name, layer in trial.assignment.layers.items():
+            row |= {f"{name} {role}": str(layer.quantizer(role)) for role in ROLES}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_tables(folder: Path, found: Outcome, objectives: Mapping[str, Objective]) -> None:
+    """Write ``trials.csv`` and ``front.csv``."""
+    headers = {name: objective.header for name, objective in objectives.items()}
+    write_text(folder / "trials.csv", table(found.trials, found, headers).to_csv(index=False))
+    columns = table(found.trials, found, headers).columns  # a front without points still has its header
+    write_text(folder / "front.csv", table(found.front_trials, found, headers).to_csv(index=False, columns=list(columns)) if found.front else ",".join(columns) + "\n")
+
+
+def write_chosen(folder: Path, chosen: Evaluated) -> Assignment:
+    """Write ``chosen.json``, an assignment file with its figures, and return the assignment."""
+    assignment = replace(chosen.assignment, figures=dict(chosen.figures))
+    assignment.write(folder / "chosen.json")
+    return assignment

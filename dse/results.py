@@ -1,0 +1,54 @@
+"""Measurements kept between runs, by everything they depend on."""
+
+import hashlib
+import json
+import sqlite3
+from functools import lru_cache
+from pathlib import Path
+
+import dse
+import formats
+import hwmodels
+from dse.files import cache_directory
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """SHA-256 over the sources of the packages that a figure depends on."""
+    digest = hashlib.sha256()
+    for package in (formats, hwmodels, dse):
+        folder = Path(str(package.__file__)).parent
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(str(source.relative_to(folder)).encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def key(*parts: str) -> str:
+    """Return the key of a measurement: SHA-256 over what it depends on and the code version."""
+    return hashlib.sha256(json.dumps([code_version(), *parts]).encode()).hexdigest()
+
+
+class ResultStore:
+    """Figures by key in one SQLite file, shared by all processes of a user."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open or create the file; by default in the cache folder."""
+        path = path or cache_directory() / "results.sqlite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, figures TEXT NOT NULL)")
+
+    def get(self, wanted: str) -> dict[str, float] | None:
+        """Return the figures under a key, if there are any."""
+        row = self._connection.execute("SELECT figures FROM results WHERE key = ?", (wanted,)).fetchone()
+        return None if row is None else {name: float(value) for name, value in json.loads(row[0]).items()}
+
+    def put(self, wanted: str, figures: dict[str, float]) -> None:
+        """Keep figures under a key."""
+        self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (wanted, json.dumps(figures)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()

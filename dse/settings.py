@@ -1,0 +1,141 @@
+"""The options of a search: from flags, from a TOML file, or both, and back to TOML."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from formats.errors import BitatlasError, InvalidValueError
+from formats.names import unknown_name
+
+SAMPLERS = ("tpe", "nsga2", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """Everything that ``dse search`` can be told."""
+
+    model: str
+    out: str
+    data: str | None = None
+    data_dir: str | None = None
+    #: for weights and activations both, unless either is set apart
+    formats: tuple[str, ...] = ()
+    weight_formats: tuple[str, ...] = ()
+    activation_formats: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ("kl", "lut")
+    constraint: tuple[str, ...] = ()
+    trials: int = 200
+    seed: int = 0
+    sampler: str = "tpe"
+    cycles: int = 1024
+    choose: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no search can be run with."""
+        if not self.weights or not self.activations:
+            which = "--weight-formats" if not self.weights else "--activation-formats"
+            raise InvalidValueError(f"formats must be at least one for weights and for activations, not none: give --formats or {which}")
+        if not self.objectives or len(set(self.objectives)) != len(self.objectives):
+            raise InvalidValueError(f"--objectives must be different names, at least one, not {','.join(self.objectives) or 'none'}")
+        for name in ("trials", "cycles"):
+            if getattr(self, name) < 1:
+                raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise InvalidValueError(f"--seed must not be negative, not {self.seed}")
+        if self.sampler not in SAMPLERS:
+            raise unknown_name("sampler", self.sampler, SAMPLERS)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Formats to choose from for weights."""
+        return self.weight_formats or self.formats
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Formats to choose from for activations."""
+        return self.activation_formats or self.formats
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML that ``--config`` reads."""
+        import tomli_w
+
+        return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None and value != ()})
+
+
+#: options that may change between the runs of one search: they add trials, or say where things are and what to pick
+FREE = ("trials", "choose", "out", "data_dir")
+
+
+def merge(config: Path | None, flags: Mapping[str, Any]) -> SearchSettings:
+    """Make settings from a TOML file and the flags that were given, which win."""
+    known = {item.name: item for item in fields(SearchSettings)}
+    table = _read(config, known) if config else {}
+    given = {**table, **{name: value for name, value in flags.items() if value is not None}}
+    for name in ("model", "out"):
+        if name not in given:
+            raise InvalidValueError(f"--{name} must be given, by flag or in the --config file")
+    return SearchSettings(**given)
+
+
+def _read(config: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BitatlasError(f"--config must be readable, not fail ({error.strerror}): {config}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidValueError(f"--config must be valid TOML, not broken ({error}): {config}") from None
+    return {name: _typed(name, value, known, config) for name, value in table.items()}
+
+
+def _typed(given_name: str, value: Any, known: Mapping[str, Any], config: Path) -> Any:
+    name = given_name.replace("-", "_")
+    if name not in known:
+        raise unknown_name("option", given_name, known, see=f": {config}")
+    kind = str(known[name].type)
+    if kind.startswith("tuple"):
+        if isinstance(value, str):
+            return split_list(value)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise InvalidValueError(f"option {given_name} must be a list of strings, not {value!r}: {config}")
+    expected = int if kind.startswith("int") else str
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise InvalidValueError(f"option {given_name} must be {'a whole number' if expected is int else 'a string'}, not {value!r}: {config}")
+    return value
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split ``a,b,c``, dropping blanks around the parts and empty parts."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What two runs must share for their trials to stand in one ledger."""
+
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(settings: SearchSettings, identity: Mapping[str, str], code_version: str) -> "Fingerprint":
+        """Collect the settings that are not free, the digests of model and data, and the code version."""
+        options = {name: value for name, value in asdict(settings).items() if name not in (*FREE, "formats", "weight_formats", "activation_formats")}
+        options |= {"weight formats": settings.weights, "activation formats": settings.activations}
+        text = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in options.items()}
+        return Fingerprint(parts={**text, **identity, "code": code_version})
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """Say what differs between an earlier run's fingerprint and this one."""
+        names = [*other.parts, *(name for name in self.parts if name not in other.parts)]
+        return [
+            f"{name} was {_short(other.parts.get(name))}, is {_short(self.parts.get(name))}"
+            for name in names
+            if other.parts.get(name) != self.parts.get(name)
+        ]
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "unset"
+    return value if len(value) != 64 else value[:12] + "…"

@@ -54,7 +54,9 @@ class _Observer:
 
     def statistics(self, name: str) -> OperandStatistics:
         if self.not_finite:
-            raise BitatlasError(f"operands must be finite in the float network, not NaN or Inf in {self.not_finite} values (layer {name!r})")
+            raise BitatlasError(
+                f"operands must be finite in the float network, not NaN or Inf in {self.not_finite} values (layer {name!r})"
+            )
         sample = np.concatenate([*self.parts, np.array([self.minimum, self.maximum], np.float32)])
         return OperandStatistics(minimum=float(self.minimum), maximum=float(self.maximum), sample=sample)
 

@@ -27,26 +27,39 @@ def _search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", type=_names, metavar="A,B,…", help="formats for weights and activations")
     parser.add_argument("--weight-formats", type=_names, metavar="A,B,…", help="formats for weights alone")
     parser.add_argument("--activation-formats", type=_names, metavar="A,B,…", help="formats for activations alone")
-    parser.add_argument("--objectives", type=_names, metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, scale_bits (default: kl,lut)")
+    parser.add_argument(
+        "--objectives", type=_names, metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, scale_bits (default: kl,lut)"
+    )
     parser.add_argument("--constraint", action="append", metavar="BOUND", help="a bound such as lut<=20000; may be repeated")
     parser.add_argument("--trials", type=int, help="trials in all, those already in DIR counted (default: 200)")
     parser.add_argument("--seed", type=int, help="seed of the sampler (default: 0)")
     parser.add_argument("--sampler", help="tpe (default), nsga2 or random")
-    parser.add_argument("--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)")
+    parser.add_argument(
+        "--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)"
+    )
     parser.add_argument("--choose", metavar="BOUND", help="take the cheapest point with, say, accuracy>=0.97 (default: the knee)")
 
 
 def _assignment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--assignment", type=Path, metavar="FILE", help="JSON or TOML file with every layer's quantizers")
-    parser.add_argument("--weights", metavar="QUANTIZER", help="without a file: this for every weight, such as int4 or int4:channel:mse")
-    parser.add_argument("--activations", metavar="QUANTIZER", help="without a file: this for every activation, unsigned where it can be")
+    parser.add_argument(
+        "--weights", metavar="QUANTIZER", help="without a file: this for every weight, such as int4 or int4:channel:mse"
+    )
+    parser.add_argument(
+        "--activations", metavar="QUANTIZER", help="without a file: this for every activation, unsigned where it can be"
+    )
     _subject(parser)
     parser.add_argument("--cycles", type=int, default=1024, help="clock cycles for a sample, for lut (default: %(default)s)")
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     _assignment(parser)
-    parser.add_argument("--split", choices=("train", "calibration", "validation", "test"), default="validation", help="samples to measure on (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        choices=("train", "calibration", "validation", "test"),
+        default="validation",
+        help="samples to measure on (default: %(default)s)",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV too")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the assignment, with its figures, to edit and run again")
 

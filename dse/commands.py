@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,7 +42,8 @@ def evaluate(options: argparse.Namespace) -> None:
     frame = pd.DataFrame([*rows, total])
     print(frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.10g}"))
     print()
-    print(f"{experiment.subject.model} on {experiment.subject.dataset.name}, {len(experiment.split(options.split))} {options.split} samples")
+    samples = f"{len(experiment.split(options.split))} {options.split} samples"
+    print(f"{experiment.subject.model} on {experiment.subject.dataset.name}, {samples}")
     print(f"accuracy [share]: {measured.accuracy:.4f} (float32: {reference.accuracy:.4f})")
     print(f"KL to float32 [nat]: {measured.kl:.6g}")
     for metric in cost.metrics:

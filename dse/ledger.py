@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -33,13 +34,15 @@ def locked(folder: Path) -> Iterator[None]:
 class Ledger:
     """Finished trials of one search; a trial is added whole, in one transaction, or not at all."""
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint, directions: Sequence[str]) -> None:
+    def __init__(self, folder: Path, fingerprint: Fingerprint, directions: Sequence[Literal["minimize", "maximize"]]) -> None:
         """Open the folder's ledger, or begin one; a ledger of another search is refused, saying what differs."""
         path = folder / FILE
         new = not path.exists()
         try:
             storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 30}})
-            self._study = optuna.create_study(storage=storage, study_name=STUDY, directions=list(directions), load_if_exists=not new)
+            self._study = optuna.create_study(
+                storage=storage, study_name=STUDY, directions=list(directions), load_if_exists=not new
+            )
             if _FINGERPRINT not in self._study.user_attrs:
                 self._study.set_user_attr(_FINGERPRINT, json.dumps(dict(fingerprint.parts)))
         except Exception as error:

@@ -166,7 +166,8 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: str) -> Layer:
     activation, operand = node.args[0], node.args[1]
-    assert isinstance(activation, fx.Node) and isinstance(operand, fx.Node)
+    assert isinstance(activation, fx.Node)
+    assert isinstance(operand, fx.Node)
     weight = None
     if kind != "product" and trace.is_parameter(operand):
         weight = trace.attribute(graph_module, operand).detach().to(torch.float32).numpy().copy()

@@ -36,9 +36,7 @@ def outcome(trials: Sequence[Evaluated], objectives: Sequence[Objective], bounds
     """Find the front among the trials that keep every bound."""
     feasible = [i for i, trial in enumerate(trials) if trial.feasible(bounds)]
     kept = front.non_dominated([trials[i].figures for i in feasible], objectives)
-    return Outcome(
-        trials=tuple(trials), objectives=tuple(objectives), bounds=tuple(bounds), front=tuple(feasible[i] for i in kept)
-    )
+    return Outcome(trials=tuple(trials), objectives=tuple(objectives), bounds=tuple(bounds), front=tuple(feasible[i] for i in kept))
 
 
 def choose(found: Outcome, condition: Bound | None) -> Evaluated:
@@ -100,7 +98,12 @@ def write_tables(folder: Path, found: Outcome, objectives: Mapping[str, Objectiv
     headers = {name: objective.header for name, objective in objectives.items()}
     write_text(folder / "trials.csv", table(found.trials, found, headers).to_csv(index=False))
     columns = table(found.trials, found, headers).columns  # a front without points still has its header
-    write_text(folder / "front.csv", table(found.front_trials, found, headers).to_csv(index=False, columns=list(columns)) if found.front else ",".join(columns) + "\n")
+    write_text(
+        folder / "front.csv",
+        table(found.front_trials, found, headers).to_csv(index=False, columns=list(columns))
+        if found.front
+        else ",".join(columns) + "\n",
+    )
 
 
 def write_chosen(folder: Path, chosen: Evaluated) -> Assignment:

@@ -181,5 +181,3 @@ def _evaluated(problem: Problem, trial: FrozenTrial, number: int) -> Evaluated:
 
 def _trial_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "little")
-
-

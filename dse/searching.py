@@ -7,10 +7,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dse import plot, report
+from dse.assignment import Assignment, parse_quantizer
+from dse.evaluate import quantized_logits
 from dse.experiment import Experiment, prepare
 from dse.export import qdq, runtime
 from dse.files import write_text
-from dse.evaluate import quantized_logits
 from dse.ledger import Ledger, database_message, is_database_error, locked
 from dse.models import loading
 from dse.network import ROLES
@@ -19,7 +20,6 @@ from dse.report import Outcome
 from dse.results import code_version
 from dse.search import Evaluated, Problem, Space, run
 from dse.settings import Fingerprint, SearchSettings
-from dse.assignment import Assignment, parse_quantizer
 from formats.errors import BitatlasError
 
 
@@ -92,7 +92,9 @@ def _run(
         raise
     except Exception as error:
         if is_database_error(error):
-            raise BitatlasError(f"ledger must be writable, not fail ({database_message(error)}): {folder}; the same command goes on") from None
+            raise BitatlasError(
+                f"ledger must be writable, not fail ({database_message(error)}): {folder}; the same command goes on"
+            ) from None
         raise
     found = report.outcome(trials, problem.objectives, problem.bounds)
     report.write_tables(folder, found, objectives)
@@ -119,7 +121,8 @@ def _finish(
 ) -> SearchResult:
     experiment = problem.experiment
     float_accuracy = experiment.float_figures("validation").accuracy
-    title = f"{experiment.subject.model} on {experiment.subject.dataset.name}: {len(found.trials)} trials, {len(found.front)} on the front"
+    subject = experiment.subject
+    title = f"{subject.model} on {subject.dataset.name}: {len(found.trials)} trials, {len(found.front)} on the front"
     try:
         chosen = report.choose(found, condition)
     except BitatlasError:

@@ -36,9 +36,13 @@ class SearchSettings:
         """Refuse what no search can be run with."""
         if not self.weights or not self.activations:
             which = "--weight-formats" if not self.weights else "--activation-formats"
-            raise InvalidValueError(f"formats must be at least one for weights and for activations, not none: give --formats or {which}")
+            raise InvalidValueError(
+                f"formats must be at least one for weights and for activations, not none: give --formats or {which}"
+            )
         if not self.objectives or len(set(self.objectives)) != len(self.objectives):
-            raise InvalidValueError(f"--objectives must be different names, at least one, not {','.join(self.objectives) or 'none'}")
+            raise InvalidValueError(
+                f"--objectives must be different names, at least one, not {','.join(self.objectives) or 'none'}"
+            )
         for name in ("trials", "cycles"):
             if getattr(self, name) < 1:
                 raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
@@ -102,7 +106,9 @@ def _typed(given_name: str, value: Any, known: Mapping[str, Any], config: Path) 
         raise InvalidValueError(f"option {given_name} must be a list of strings, not {value!r}: {config}")
     expected = int if kind.startswith("int") else str
     if not isinstance(value, expected) or isinstance(value, bool):
-        raise InvalidValueError(f"option {given_name} must be {'a whole number' if expected is int else 'a string'}, not {value!r}: {config}")
+        raise InvalidValueError(
+            f"option {given_name} must be {'a whole number' if expected is int else 'a string'}, not {value!r}: {config}"
+        )
     return value
 
 
@@ -120,7 +126,11 @@ class Fingerprint:
     @staticmethod
     def of(settings: SearchSettings, identity: Mapping[str, str], code_version: str) -> "Fingerprint":
         """Collect the settings that are not free, the digests of model and data, and the code version."""
-        options = {name: value for name, value in asdict(settings).items() if name not in (*FREE, "formats", "weight_formats", "activation_formats")}
+        options = {
+            name: value
+            for name, value in asdict(settings).items()
+            if name not in (*FREE, "formats", "weight_formats", "activation_formats")
+        }
         options |= {"weight formats": settings.weights, "activation formats": settings.activations}
         text = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in options.items()}
         return Fingerprint(parts={**text, **identity, "code": code_version})

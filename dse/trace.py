@@ -95,21 +95,32 @@ def _fold_batch_norm(graph_module: fx.GraphModule) -> None:
     for norm in list(graph.nodes):
         if norm.target != aten.batch_norm.default:
             continue
-        layer, weight_node = norm.args[0], norm.args[0].args[1] if len(norm.args[0].args) > 1 else None
-        alone = len(layer.users) == 1 and is_parameter(weight_node) and len(weight_node.users) == 1
-        if layer.target not in foldable or not alone:
+        layer = norm.args[0]
+        if layer.target not in foldable or len(layer.users) != 1:
             continue
-        scale, shift, mean, variance = (attribute(graph_module, arg) if is_parameter(arg) else None for arg in norm.args[1:5])
-        bias_node = layer.args[2] if len(layer.args) > 2 else None
-        bias = attribute(graph_module, bias_node) if is_parameter(bias_node) else None
-        fuse: Any = fusion.fuse_linear_bn_weights if layer.target == aten.linear.default else fusion.fuse_conv_bn_weights
-        with torch.no_grad():
-            weight, bias = fuse(attribute(graph_module, weight_node), bias, mean, variance, norm.args[7], scale, shift)
-        _set_attribute(graph_module, weight_node, weight)
-        layer.args = (layer.args[0], weight_node, _new_bias(graph_module, weight_node, bias), *layer.args[3:])
+        weight_node = layer.args[1]
+        if not is_parameter(weight_node) or len(weight_node.users) != 1:
+            continue
+        if layer.target == aten.linear.default and layer.meta["val"].ndim != 2:
+            continue  # the norm's channels are the second axis, the layer's the last
+        _fold(graph_module, layer, norm)
         norm.replace_all_uses_with(layer)
         graph.erase_node(norm)
     graph.eliminate_dead_code()
+
+
+def _fold(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
+    """Put a batch norm's scale and shift into the weight and the bias of the layer before it."""
+    weight_node: Any = layer.args[1]
+    arguments: Any = norm.args
+    scale, shift, mean, variance = (attribute(graph_module, arg) if is_parameter(arg) else None for arg in arguments[1:5])
+    bias_node: Any = layer.args[2] if len(layer.args) > 2 else None
+    bias = attribute(graph_module, bias_node) if is_parameter(bias_node) else None
+    fuse: Any = fusion.fuse_linear_bn_weights if layer.target == aten.linear.default else fusion.fuse_conv_bn_weights
+    with torch.no_grad():
+        weight, bias = fuse(attribute(graph_module, weight_node), bias, mean, variance, arguments[7], scale, shift)
+    _set_attribute(graph_module, weight_node, weight)
+    layer.args = (layer.args[0], weight_node, _new_bias(graph_module, weight_node, bias), *layer.args[3:])
 
 
 def _new_bias(graph_module: fx.GraphModule, weight_node: fx.Node, bias: Tensor) -> fx.Node:
@@ -158,7 +169,7 @@ def _replace_attention(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _masked(call: Any, scores: fx.Node, mask: fx.Node) -> fx.Node:
-    value = mask.meta["val"] if "val" in mask.meta else None
+    value = mask.meta.get("val")
     if value is not None and value.dtype == torch.bool:
         hidden: fx.Node = call(aten.masked_fill.Scalar, scores, call(aten.logical_not.default, mask), float("-inf"))
         return hidden

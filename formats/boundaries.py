@@ -7,6 +7,7 @@ a threshold in hardware) can be made from it.
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,22 +39,26 @@ def boundaries(fmt: "Format", rounding: str) -> NDArray[np.float32]:
     """Smallest float32 that rounds to level i + 1, for each of the levels 0 … n - 2 of ``level_codes``: shape (n - 1,)."""
     codes = level_codes(fmt)
     pair = _RULES[rounding] if fmt.spacing == "linear" or rounding == "toward_zero" else _geometric
-    found = [pair(fmt, int(low), int(high)) for low, high in zip(codes[:-1], codes[1:], strict=True)]
+    found = [pair(fmt, int(low), int(high)) for low, high in pairwise(codes)]
     return np.array(found, dtype=np.float32)
+
+
+def _two_to(exponent: int) -> Fraction:
+    return Fraction(2**exponent) if exponent >= 0 else Fraction(1, 2**-exponent)
 
 
 def _exact(fmt: "Format", code: int) -> Fraction:
     assert fmt.root[code] == 0
-    return Fraction(int(fmt.significand[code])) * Fraction(2) ** int(fmt.exponent[code])
+    return _two_to(int(fmt.exponent[code])) * int(fmt.significand[code])
 
 
 def _square(fmt: "Format", code: int) -> Fraction:
-    value = Fraction(int(fmt.significand[code])) * Fraction(2) ** int(fmt.exponent[code])
-    return value * value * 2 ** int(fmt.root[code])
+    value = _two_to(int(fmt.exponent[code])) * int(fmt.significand[code])
+    return value * value * (1 + int(fmt.root[code]))
 
 
 def _next_up(value: np.float32) -> np.float32:
-    return np.nextafter(value, np.float32(np.inf))
+    return np.float32(np.nextafter(value, np.float32(np.inf)))
 
 
 def _smallest_float32(reached: Callable[[Fraction], bool], near: float) -> np.float32:
@@ -74,7 +79,7 @@ def _nearest(fmt: "Format", low: int, high: int, *, tie_to_upper: bool) -> np.fl
 
 
 def _nearest_even(fmt: "Format", low: int, high: int) -> np.float32:
-    """A tie goes to the level that is an even multiple of the distance of the two.
+    """Send a tie to the level that is an even multiple of the distance of the two.
 
     With one mantissa bit or more that is the even mantissa; with none it is the larger magnitude, as IEEE 754-2019 (4.3.1) has
     it for a precision of one digit. Where neither is such a multiple it is the even code; a tie at zero between a negative and a
@@ -82,10 +87,8 @@ def _nearest_even(fmt: "Format", low: int, high: int) -> np.float32:
     """
     below, above = _exact(fmt, low), _exact(fmt, high)
     distance = above - below
-    if (above / distance).denominator == 1:
-        to_upper = (above / distance) % 2 == 0
-    else:
-        to_upper = high % 2 == 0 or below == -above
+    on_their_grid = (above / distance).denominator == 1
+    to_upper = (above / distance) % 2 == 0 if on_their_grid else high % 2 == 0 or below == -above
     return _nearest(fmt, low, high, tie_to_upper=to_upper)
 
 

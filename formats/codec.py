@@ -15,6 +15,7 @@ from formats.threads import in_shares
 if TYPE_CHECKING:
     from formats.format import ClosedForm, Format
 
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
 OVERFLOWS = ("saturate", "ieee")
 _KINDS = {"uniform": kernels.UNIFORM, "floating": kernels.FLOATING, "logarithmic": kernels.LOGARITHMIC}
 _WIDENED = ("float16", "bfloat16")
@@ -30,15 +31,13 @@ class RoundingTable:
     values: NDArray[np.float32]
 
 
-def encode(
-    fmt: "Format", x: ArrayLike, scale: ArrayLike, rounding: str, overflow: str, seed: int
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def encode(fmt: "Format", x: ArrayLike, scale: ArrayLike, rounding: str, overflow: str, seed: int) -> Codes:
     """See ``Format.encode``."""
     source = _as_float32(x)
     scales, repeat = _as_scales(scale, source.shape)
     rule = _rule(fmt, rounding, overflow, seed)
     flat = np.ascontiguousarray(source).reshape(-1)
-    codes = np.empty(flat.shape, fmt.code_dtype)
+    codes: Codes = np.empty(flat.shape, np.uint8) if fmt.bits <= 8 else np.empty(flat.shape, np.uint16)
 
     def work(start: int, stop: int) -> int:
         found: int = kernels.encode(flat, scales, repeat, rule.parameters, rule.thresholds, rule.level_codes, start, stop, codes)
@@ -168,7 +167,7 @@ def _make_rule(fmt: "Format", rounding: str, seed: int) -> RoundingTable:
         kind, thresholds = kernels.TABLE, boundaries(fmt, rounding)
     # padded to a power of two less one, so that the bisection needs no bounds check; nothing reaches an infinite threshold
     # but an infinity, which the padded level codes send to the largest level
-    size = 2 ** max(1, int(len(thresholds)).bit_length()) - 1
+    size = 2 ** max(1, len(thresholds).bit_length()) - 1
     padded = np.concatenate([thresholds, np.full(size - len(thresholds), np.inf, np.float32)])
     padded_codes = np.concatenate([codes, np.full(size + 1 - min(len(codes), size + 1), codes[-1])])
     return RoundingTable(
@@ -193,4 +192,3 @@ def _parameters(
         negative_zero=zero if fmt.negative_zero is None else fmt.negative_zero,
         seed=np.uint64(seed % 2**64),
     )
-

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from formats import codec
-
-Codes = NDArray[np.uint8] | NDArray[np.uint16]
+from formats.codec import Codes
 
 
 class Spacing(StrEnum):

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 from formats.format import ClosedForm, Format
 
 
-def _build(name: str, bits: int, values: NDArray[np.int64], *, unsigned: str, summary: str, unused: frozenset[int] = frozenset()) -> Format:
+def _build(
+    name: str, bits: int, values: NDArray[np.int64], *, unsigned: str, summary: str, unused: frozenset[int] = frozenset()
+) -> Format:
     nothing = np.zeros_like(values)
     return Format(
         name=name,
@@ -52,7 +54,12 @@ def unsigned(bits: int) -> Format:
 def ternary() -> Format:
     """-1, 0 and +1 as two's complement of two bits, of which the code 0b10 is unused."""
     return _build(
-        "ternary", 2, _twos_complement(2), unsigned="uint2", summary="-1, 0, +1 as 2-bit two's complement", unused=frozenset({0b10})
+        "ternary",
+        2,
+        _twos_complement(2),
+        unsigned="uint2",
+        summary="-1, 0, +1 as 2-bit two's complement",
+        unused=frozenset({0b10}),
     )
 
 
@@ -61,5 +68,11 @@ def binary() -> Format:
     values = np.array([-1, 1], dtype=np.int64)
     nothing = np.zeros_like(values)
     return Format(
-        name="binary", bits=1, significand=values, exponent=nothing, root=nothing, unsigned_counterpart="uint1", summary="-1, +1"
+        name="binary",
+        bits=1,
+        significand=values,
+        exponent=nothing,
+        root=nothing,
+        unsigned_counterpart="uint1",
+        summary="-1, +1",
     )

@@ -56,7 +56,14 @@ def _unsigned_name(bits: int, steps_per_octave: int) -> str:
 
 
 def _build(
-    name: str, bits: int, significand: NDArray[np.int64], below_one: NDArray[np.int64], steps: int, *, counterpart: str, summary: str
+    name: str,
+    bits: int,
+    significand: NDArray[np.int64],
+    below_one: NDArray[np.int64],
+    steps: int,
+    *,
+    counterpart: str,
+    summary: str,
 ) -> Format:
     """Build from the number of steps that each magnitude lies below 1."""
     # an odd number of half octaves down is a whole number of octaves down, rounded up, and sqrt(2) up again

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.codec import Codes
 from formats.errors import InvalidValueError
-from formats.format import Codes, Format
+from formats.format import Format
 from formats.names import unknown_name
 from formats.registry import get
 from formats.scaling import ScaleChoice
@@ -76,9 +77,7 @@ class Quantizer:
         if len(parts) > 3 or not all(parts):
             raise InvalidValueError(f"quantizer must be FORMAT[:GRANULARITY[:CHOICE]], such as int4:channel:mse, not {text!r}")
         name, granularity, choice = (*parts, *(granularity, choice)[len(parts) - 1 :])
-        return Quantizer(
-            format_name=get(name).name, granularity=Granularity.parse(granularity), choice=ScaleChoice.parse(choice)
-        )
+        return Quantizer(format_name=get(name).name, granularity=Granularity.parse(granularity), choice=ScaleChoice.parse(choice))
 
     def __str__(self) -> str:
         """Return the text form."""

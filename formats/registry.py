@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from formats import integer, logarithmic, minifloat
 from formats.errors import InvalidValueError, UnknownNameError
@@ -51,7 +51,7 @@ def names() -> list[str]:
     return [family.pattern for family in FAMILIES]
 
 
-@lru_cache(maxsize=None)
+@cache
 def get(name: str) -> Format:
     """Return the format called ``name``; ``KeyError`` names the nearest valid names."""
     for family in FAMILIES:
@@ -78,7 +78,9 @@ def _check_numbers(name: str, family: Family, numbers: tuple[int, ...]) -> None:
 
 def _minifloat_names(prefix: str, sign_bits: int) -> tuple[str, ...]:
     return tuple(
-        f"{prefix}e{exponent}m{width - sign_bits - exponent}" for width in range(3, 9) for exponent in range(1, width - sign_bits + 1)
+        f"{prefix}e{exponent}m{width - sign_bits - exponent}"
+        for width in range(3, 9)
+        for exponent in range(1, width - sign_bits + 1)
     )
 
 

@@ -64,7 +64,7 @@ def _absmax(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[n
 
 
 def _percentile(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
-    """Scale such that ``percent`` of the magnitudes are at most the largest level; the largest of all where that would be none."""
+    """Scale such that ``percent`` of the magnitudes are at most the largest level; the largest of all where it is zero."""
     magnitudes = _reach(fmt, rows)
     largest = magnitudes.max(axis=1, initial=0)
     if rows.shape[1]:
@@ -85,13 +85,7 @@ def _mse(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[np.f
         error = np.einsum("ij,ij->i", buffer, buffer, dtype=np.float64)
         better = error < least
         best, least = np.where(better, scales, best), np.where(better, error, least)
-    return np.where(full_of_zeros(rows), np.float32(1), best)
-
-
-def full_of_zeros(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether each row holds nothing but zeros."""
-    empty: NDArray[np.bool_] = ~rows.any(axis=1)
-    return empty
+    return np.where(rows.any(axis=1), best, np.float32(1))
 
 
 _CHOICES: dict[str, Callable[[Format, NDArray[np.float32], float], NDArray[np.float32]]] = {

@@ -18,7 +18,7 @@ sum. Powers of the square root of two need both twice, for even and odd powers.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Operand:
     root: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def operand(format_name: str) -> Operand:
     """Derive the operand's shape from the format's exact values."""
     fmt = get(format_name)

@@ -55,12 +55,18 @@ def train_one(model: str, dataset: Dataset, recipe: Recipe, out: Path, weights: 
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
     made = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    made.add_argument("--quick", action="store_true", help="two epochs of everything, weights under --out: a check that training runs")
+    made.add_argument(
+        "--quick", action="store_true", help="two epochs of everything, weights under --out: a check that training runs"
+    )
     made.add_argument("--out", type=Path, default=REPORT, help="folder of the report and of the checkpoints (default: %(default)s)")
-    made.add_argument("--weights", type=Path, help="folder of the trained weights (default: the package's own; with --quick under --out)")
+    made.add_argument(
+        "--weights", type=Path, help="folder of the trained weights (default: the package's own; with --quick under --out)"
+    )
     made.add_argument("--only", action="append", metavar="MODEL-DATA", help="train this network only; may be repeated")
     made.add_argument("--data-dir", type=Path, help="folder with the IDX files of Fashion-MNIST")
-    made.add_argument("--threads", type=int, default=1, help="threads for training; the result depends on it (default: %(default)s)")
+    made.add_argument(
+        "--threads", type=int, default=1, help="threads for training; the result depends on it (default: %(default)s)"
+    )
     return made
 
 

@@ -57,7 +57,9 @@ def find(data_dir: Path | None = None) -> Path:
     if data_dir is not None:
         missing = [name for name in SHA256 if _file(data_dir, name) is None]
         if missing:
-            raise InvalidValueError(f"--data-dir must hold the files {', '.join(SHA256)} (plain or .gz), not lack {missing[0]}: {data_dir}")
+            raise InvalidValueError(
+                f"--data-dir must hold the files {', '.join(SHA256)} (plain or .gz), not lack {missing[0]}: {data_dir}"
+            )
         return data_dir
     downloaded = cache_directory() / "fashion-mnist"
     for folder in (DEBIAN_FOLDER, downloaded):

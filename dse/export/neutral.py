@@ -26,7 +26,7 @@ class _Marker:
 
     def __call__(self, operand: Tensor) -> Tensor:
         marked: Tensor = torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{OPERATOR}", (operand,), self.attributes, dtype=operand.dtype, shape=operand.shape, version=1
+            f"{DOMAIN}::{OPERATOR}", (operand,), dict(self.attributes), dtype=operand.dtype, shape=operand.shape, version=1
         )
         return marked
 

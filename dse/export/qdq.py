@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ class _Parts:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
 
-    def add(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: object) -> str:
+    def add(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", domain=domain, **attributes))
         return output
 

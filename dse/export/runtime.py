@@ -27,7 +27,10 @@ class Agreement:
 
     def __str__(self) -> str:
         """Return one line for people."""
-        return f"predictions equal on {self.equal} of {self.samples} samples, largest difference of a logit {self.largest_difference:.3g}"
+        return (
+            f"predictions equal on {self.equal} of {self.samples} samples, "
+            f"largest difference of a logit {self.largest_difference:.3g}"
+        )
 
 
 def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:

@@ -49,7 +49,9 @@ def _call_factory(model: str) -> tuple[nn.Module, Dataset]:
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise
-        raise InvalidValueError(f"--model must name an importable module, not {module_name!r} (looked in {os.getcwd()} too)") from None
+        raise InvalidValueError(
+            f"--model must name an importable module, not {module_name!r} (looked in {os.getcwd()} too)"
+        ) from None
     except ValueError:
         raise InvalidValueError(f"--model must be a zoo name or package.module:factory, not {model!r}") from None
     factory = getattr(source, function_name, None)

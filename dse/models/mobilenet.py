@@ -94,7 +94,8 @@ class MobileNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, channels, H, W) to logits (N, classes)."""
-        return self.classifier(self.head(self.blocks(self.stem(x))).mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(x))).mean(dim=(2, 3)))
+        return logits
 
 
 def build(sample_shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""ResNet-8: a stem and three residual blocks (the MLPerf Tiny image-classification network's depth; He et al., arXiv 1512.03385)."""
+"""ResNet-8: a stem and three residual blocks (He et al., arXiv 1512.03385), as deep as MLPerf Tiny's."""
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,8 @@ class ResNet8(nn.Module):
         """Map images (N, channels, H, W) to logits (N, classes)."""
         x = torch.relu(self.stem_bn(self.stem(x)))
         x = self.block3(self.block2(self.block1(x)))
-        return self.classifier(x.mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
+        return logits
 
 
 def build(sample_shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -26,7 +26,8 @@ class Attention(nn.Module):
 
         query, key, value = split(self.query(x)), split(self.key(x)), split(self.value(x))
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+        result: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+        return result
 
 
 class Block(nn.Module):
@@ -44,7 +45,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (N, T, dim) to tokens of the same shape."""
         x = x + self.attention(self.norm1(x))
-        return x + self.down(functional.gelu(self.up(self.norm2(x))))
+        result: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
+        return result
 
 
 class VisionTransformer(nn.Module):
@@ -63,7 +65,8 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, channels, H, W) to logits (N, classes)."""
         tokens = self.embed(x).flatten(2).transpose(1, 2) + self.positions
-        return self.classifier(self.norm(self.blocks(tokens)).mean(dim=1))
+        logits: Tensor = self.classifier(self.norm(self.blocks(tokens)).mean(dim=1))
+        return logits
 
 
 def build(sample_shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -1,0 +1,44 @@
+# make demo    the main job on a fresh machine: search formats for every layer of a network, leave a front and an ONNX model
+# make test    ruff, mypy and pytest
+# make bench   speeds, as ratios to named rivals in the same run
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test bench lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/python -m studies.quickstart
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.trial
+	$(BIN)/python -m benchmarks.quantize
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python must be 3.11 or newer, not {sys.version.split()[0]}: set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
+	@echo "installing bitatlas and what it needs into $(VENV): a few minutes, once"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) --editable ".[bench]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,21 @@
+"""What a report says of where its figures came from."""
+
+import os
+import platform
+import resource
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+PACKAGES = ("bitatlas", "numpy", "numba", "torch", "optuna", "onnx", "onnxruntime")
+
+
+def peak_memory_mebibytes() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def lines(command: str) -> str:
+    """Return Markdown that names the command, the versions, the machine and the day."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    return f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d} ({machine}; {versions}).\n"

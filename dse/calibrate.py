@@ -36,8 +36,9 @@ class OperandStatistics:
 class _Observer:
     """A filling that looks at the operand and passes it on."""
 
-    def __init__(self, key: tuple[str, Role], batches: int) -> None:
-        self.generator = np.random.default_rng(zlib.crc32(" ".join(key).encode()))
+    def __init__(self, layer: str, source: str, batches: int) -> None:
+        self.layer = layer
+        self.generator = np.random.default_rng(zlib.crc32(source.encode()))
         self.share = max(1, SAMPLE // batches)
         self.minimum, self.maximum = np.float32(np.inf), np.float32(-np.inf)
         self.parts: list[NDArray[np.float32]] = []
@@ -52,10 +53,10 @@ class _Observer:
         self.parts.append(values.copy())
         return operand
 
-    def statistics(self, name: str) -> OperandStatistics:
+    def statistics(self) -> OperandStatistics:
         if self.not_finite:
             raise BitatlasError(
-                f"operands must be finite in the float network, not NaN or Inf in {self.not_finite} values (layer {name!r})"
+                f"operands must be finite in the float network, not NaN or Inf in {self.not_finite} values (layer {self.layer!r})"
             )
         sample = np.concatenate([*self.parts, np.array([self.minimum, self.maximum], np.float32)])
         return OperandStatistics(minimum=float(self.minimum), maximum=float(self.maximum), sample=sample)
@@ -64,15 +65,16 @@ class _Observer:
 def calibrate(network: Network, split: Split, batch: int = 128) -> Mapping[tuple[str, Role], OperandStatistics]:
     """Run the float network over ``split`` and return the statistics of every operand that is computed.
 
-    Keyed by layer name and role; stored weights are not among them.
+    Keyed by layer name and role; stored weights are not among them. A tensor that several layers read is looked at once.
     """
     batches = -(-len(split) // batch)
-    observers: dict[tuple[str, Role], _Observer] = {}
+    observers: dict[str, _Observer] = {}
+    fillings: dict[tuple[str, Role], Filling] = {}
     for layer in network.layers:
-        observers[layer.name, "activation"] = _Observer((layer.name, "activation"), batches)
-        if layer.weight is None:
-            observers[layer.name, "weight"] = _Observer((layer.name, "weight"), batches)
-    fillings: dict[tuple[str, Role], Filling] = dict(observers)
+        for role, operand in layer.operands.items():
+            if operand.source not in observers:
+                observers[operand.source] = fillings[layer.name, role] = _Observer(layer.name, operand.source, batches)
     with network.filled(fillings):
-        network.logits(split.images, batch)
-    return {key: observer.statistics(key[0]) for key, observer in observers.items()}
+        network.logits(split.images, batch, workers=1)  # one after the other, so that the samples are the same every time
+    statistics = {source: observer.statistics() for source, observer in observers.items()}
+    return {(layer.name, role): statistics[operand.source] for layer in network.layers for role, operand in layer.operands.items()}

@@ -1,6 +1,6 @@
 """A traced network with a slot before every operand of every quantizable layer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from dse import trace
+from dse.batches import map_batches
 from dse.models import zoo
 from dse.trace import aten
 from formats.errors import BitatlasError
@@ -19,8 +20,24 @@ from hwmodels.workload import LayerWorkload
 LayerKind = Literal["convolution", "linear", "product"]
 Role = Literal["weight", "activation"]
 ROLES: tuple[Role, Role] = ("weight", "activation")
+#: where the operands stand among a node's arguments
+POSITIONS: tuple[tuple[int, Role], ...] = ((0, "activation"), (1, "weight"))
 
 _CONVOLUTIONS = (*trace.CONVOLUTIONS, *trace.PADDED_CONVOLUTIONS)
+#: operators that make a tensor of their own and never hand out a view of another
+_FRESH = (
+    aten.relu.default,
+    aten.hardtanh.default,
+    aten.gelu.default,
+    aten.silu.default,
+    aten.sigmoid.default,
+    aten.layer_norm.default,
+    aten.softmax.int,
+    aten.batch_norm.default,
+    aten.add.Tensor,
+    aten.mul.Tensor,
+    aten.mean.dim,
+)
 _PRODUCTS = (aten.matmul.default, aten.bmm.default)
 BATCH = 256
 
@@ -40,9 +57,25 @@ class Slot(nn.Module):
         super().__init__()
         self.filling: Filling | None = None
 
+    def fill(self, filling: Filling | None) -> None:
+        """Put a filling in, or take it out with None; one that is a module does not become a part of the network."""
+        object.__setattr__(self, "filling", filling)
+
     def forward(self, operand: Tensor) -> Tensor:
         """Return the operand, as the filling turns it."""
         return operand if self.filling is None else self.filling(operand)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """A computed tensor that a layer reads."""
+
+    #: the graph node that makes it; layers that read one tensor share its statistics and, for equal quantizers, its quantization
+    source: str
+    #: how many slots read it
+    readers: int
+    #: whether nothing else reads it, so that it may be quantized where it lies
+    overwritable: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +90,8 @@ class Layer:
     workload: LayerWorkload
     #: the float weight after batch-norm folding, float32; None for a product
     weight: NDArray[np.float32] | None
+    #: the operands that are computed: the activation, and the second factor of a product as the weight
+    operands: Mapping[Role, Operand]
     #: the weight's axis of output channels
     channel_axis: int = 0
 
@@ -83,20 +118,30 @@ class Network:
     def filled(self, fillings: Mapping[tuple[str, Role], Filling]) -> Iterator[None]:
         """Put the fillings into their slots, by layer name and role, for as long as the context lasts."""
         index = {layer.name: number for number, layer in enumerate(self.layers)}
-        slots = {key: self.graph_module.get_submodule(slot_path(index[key[0]], key[1])) for key in fillings}
+        slots = {key: self._slot(index[key[0]], key[1]) for key in fillings}
         try:
             for key, slot in slots.items():
-                slot.filling = fillings[key]  # type: ignore[assignment]
+                slot.fill(fillings[key])
             yield
         finally:
             for slot in slots.values():
-                slot.filling = None  # type: ignore[assignment]
+                slot.fill(None)
 
-    @torch.inference_mode()
-    def logits(self, images: NDArray[np.float32], batch: int = BATCH) -> NDArray[np.float32]:
-        """Run the network on (N, …) samples and return its outputs, float32 of shape (N, classes)."""
-        parts = [self.graph_module(channels_last(torch.from_numpy(images[i : i + batch]))) for i in range(0, len(images), batch)]
-        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
+    def _slot(self, index: int, role: Role) -> Slot:
+        slot = self.graph_module.get_submodule(slot_path(index, role))
+        assert isinstance(slot, Slot)
+        return slot
+
+    def logits(self, images: NDArray[np.float32], batch: int = BATCH, workers: int | None = None) -> NDArray[np.float32]:
+        """Run the network on (N, …) samples and return its outputs, float32 of shape (N, classes).
+
+        ``workers`` batches run at a time, by default one for each processor.
+        """
+
+        def run(part: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.asarray(self.graph_module(channels_last(torch.from_numpy(part))).numpy(), dtype=np.float32)
+
+        return np.concatenate(map_batches(run, [images[i : i + batch] for i in range(0, len(images), batch)], workers))
 
 
 def slot_path(index: int, role: Role) -> str:
@@ -113,18 +158,17 @@ def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Networ
     """Trace ``module`` for samples of one shape and put slots before its layers."""
     digest = zoo.digest(module)
     graph_module = trace.trace(module, torch.zeros(1, *sample_shape))
-    layers = []
+    layers: list[Layer] = []
     slots = nn.Module()
     graph_module.add_module("slots", slots)
     names: set[str] = set()
-    for node in list(graph_module.graph.nodes):
-        kind = _kind(node)
-        if kind is None:
-            continue
+    found = [(node, kind) for node in graph_module.graph.nodes if (kind := _kind(node)) is not None]
+    operands = {node: _operands(node, [reader for reader, _ in found]) for node, _ in found}
+    for node, kind in found:
         layer_name = _unique(_name(node, kind), names)
-        layers.append(_layer(graph_module, node, kind, layer_name))
-        for position, role in ((0, "activation"), (1, "weight")):
-            path = slot_path(len(layers) - 1, role)  # type: ignore[arg-type]
+        layers.append(_layer(graph_module, node, kind, layer_name, operands[node]))
+        for position, role in POSITIONS:
+            path = slot_path(len(layers) - 1, role)
             slots.add_module(path.removeprefix("slots."), Slot())
             with graph_module.graph.inserting_before(node):
                 call = graph_module.graph.call_module(path, (node.args[position],))
@@ -164,7 +208,20 @@ def _unique(name: str, taken: set[str]) -> str:
     return chosen
 
 
-def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: str) -> Layer:
+def _operands(node: fx.Node, readers: Sequence[fx.Node]) -> dict[Role, Operand]:
+    """Describe the computed operands of a layer's node, before any slot is put in."""
+    made: dict[Role, Operand] = {}
+    for position, role in POSITIONS:
+        source = node.args[position]
+        assert isinstance(source, fx.Node)
+        if not trace.is_parameter(source):
+            slots = sum(reader.args[:2].count(source) for reader in readers)
+            alone = slots == 1 and len(source.users) == 1
+            made[role] = Operand(source=source.name, readers=slots, overwritable=alone and source.target in _FRESH)
+    return made
+
+
+def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: str, operands: Mapping[Role, Operand]) -> Layer:
     activation, operand = node.args[0], node.args[1]
     assert isinstance(activation, fx.Node)
     assert isinstance(operand, fx.Node)
@@ -190,7 +247,7 @@ def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: s
         activations_out=outputs,
         dot_length=dot_length,
     )
-    return Layer(name=name, kind=kind, workload=workload, weight=weight, channel_axis=axis)
+    return Layer(name=name, kind=kind, workload=workload, weight=weight, operands=operands, channel_axis=axis)
 
 
 def _weights_channels_last(graph_module: fx.GraphModule) -> None:

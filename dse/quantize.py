@@ -1,5 +1,7 @@
 """Fill a network's slots by an assignment: weights prepared once for each layer and quantizer, activations on the way."""
 
+import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,23 +11,27 @@ from torch import Tensor
 
 from dse.assignment import Assignment, LayerAssignment
 from dse.calibrate import OperandStatistics
-from dse.network import ROLES, Filling, Layer, Network, Role, channels_last
+from dse.network import ROLES, Filling, Layer, Network, Operand, Role, channels_last
 from formats import Format, Quantizer, torch_bridge
 from formats.quantizer import Granularity, QuantizedTensor
 
 
 class Scratch:
-    """Memory that activation quantizers write to in turn; what they write is read before the next one of the role runs."""
+    """Memory that activation quantizers write to in turn; what they write is read before the next one of the role runs.
+
+    Every thread has its own; it grows to the largest operand.
+    """
 
     def __init__(self) -> None:
-        """Start with no memory; it grows to the largest operand."""
-        self._memory = torch.empty(0)
+        """Start with no memory."""
+        self._local = threading.local()
 
     def like(self, x: Tensor) -> Tensor:
         """Return a tensor with the shape and strides of ``x``."""
-        if self._memory.numel() < x.numel():
-            self._memory = torch.empty(x.numel())
-        return self._memory.as_strided(x.shape, x.stride()) if _dense(x) else torch.empty_like(x)
+        memory: Tensor | None = getattr(self._local, "memory", None)
+        if memory is None or memory.numel() < x.numel():
+            memory = self._local.memory = torch.empty(x.numel())
+        return memory.as_strided(x.shape, x.stride()) if _dense(x) else torch.empty_like(x)
 
 
 def _dense(x: Tensor) -> bool:
@@ -46,15 +52,26 @@ class StoredWeight:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ActivationQuantizer:
-    """Quantizes an operand with one scale as it passes."""
+    """Quantizes an operand with one scale as it passes, once for all the layers that read it."""
 
     format: Format
     scale: float
+    operand: Operand
+    #: memory to write to; an operand that nothing else reads is overwritten instead
     scratch: Scratch
+    #: what this thread quantized last, for the other readers of the same tensor
+    _last: threading.local = field(default_factory=threading.local)
 
     def __call__(self, operand: Tensor) -> Tensor:
         """Return the quantized operand."""
-        return torch_bridge.quantize(self.format, operand, self.scale, out=self.scratch.like(operand))
+        seen: tuple[weakref.ref[Tensor], Tensor] | None = getattr(self._last, "seen", None)
+        if seen is not None and seen[0]() is operand:
+            return seen[1]
+        out = operand if self.operand.overwritable else self.scratch.like(operand)
+        result = torch_bridge.quantize(self.format, operand, self.scale, out=out)
+        if self.operand.readers > 1:
+            self._last.seen = (weakref.ref(operand), result)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,10 +85,13 @@ class Preparation:
 
     def filling(self, layer: Layer, role: Role, quantizer: Quantizer) -> Filling:
         """Return what goes into a slot, made at the first call and kept."""
-        key = (layer.name, role, str(quantizer))
+        operand = layer.operands.get(role)
+        key = (layer.name if operand is None else operand.source, role, str(quantizer))
         if key not in self._fillings:
-            stored = role == "weight" and layer.weight is not None
-            self._fillings[key] = encode_weight(layer, quantizer) if stored else self._activation(layer, role, quantizer)
+            if operand is None:
+                self._fillings[key] = encode_weight(layer, quantizer)
+            else:
+                self._fillings[key] = self._activation(layer, role, operand, quantizer)
         return self._fillings[key]
 
     def fillings(self, assignment: Assignment) -> dict[tuple[str, Role], Filling]:
@@ -82,10 +102,12 @@ class Preparation:
             for role in ROLES
         }
 
-    def _activation(self, layer: Layer, role: Role, quantizer: Quantizer) -> ActivationQuantizer:
+    def _activation(self, layer: Layer, role: Role, operand: Operand, quantizer: Quantizer) -> ActivationQuantizer:
         sample = self.statistics[layer.name, role].sample
         scale = float(quantizer.scales(sample)[0])
-        return ActivationQuantizer(format=quantizer.format, scale=scale, scratch=self._scratch[role])
+        # what a later layer will read again must not lie in memory that the layers between write to
+        scratch = self._scratch[role] if operand.readers == 1 else Scratch()
+        return ActivationQuantizer(format=quantizer.format, scale=scale, operand=operand, scratch=scratch)
 
     def resolve(self, layer: Layer, weight: Quantizer, activation: Quantizer) -> LayerAssignment:
         """Fit quantizers named for the whole network to one layer.

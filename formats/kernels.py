@@ -47,17 +47,17 @@ class Parameters(NamedTuple):
 def _divide(x, start, scales, repeat, block):  # type: ignore[no-untyped-def]
     """Fill ``block`` with ``x / scale``, where ``x[0]`` is element ``start`` of the whole array; return how many are NaN."""
     position = 0
+    missing = np.int32(0)
     while position < len(x):
         run = (start + position) // repeat
         end = len(x) if len(scales) == 1 else min(len(x), (run + 1) * repeat - start)
         scale = scales[run % len(scales)]
         source, target = x[position:end], block[position:end]
         for i in range(len(source)):
-            target[i] = source[i] / scale
+            quotient = source[i] / scale
+            missing += np.int32(quotient != quotient)
+            target[i] = quotient
         position = end
-    missing = np.int32(0)
-    for i in range(len(x)):
-        missing += np.int32(block[i] != block[i])
     return missing
 
 

@@ -1,14 +1,17 @@
 """One pool of threads for the compiled loops, which release the interpreter lock."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from formats.errors import InvalidValueError
 
 #: fewer elements than this are done by the calling thread: handing them over costs more
-SMALLEST_SHARE = 1 << 15
+SMALLEST_SHARE = 1 << 18
 
+_local = threading.local()
 _count: int | None = None
 _pool: ThreadPoolExecutor | None = None
 
@@ -28,12 +31,23 @@ def set_thread_count(count: int) -> None:
     _count, _pool = count, None
 
 
+@contextmanager
+def not_shared() -> Iterator[None]:
+    """Let the calling thread do all of its work itself for as long as the context lasts: for callers that are threads already."""
+    before = getattr(_local, "alone", False)
+    _local.alone = True
+    try:
+        yield
+    finally:
+        _local.alone = before
+
+
 def in_shares(work: Callable[[int, int], int | None], size: int, align: int = 1) -> int:
     """Call ``work(start, stop)`` over [0, size), cut into one share for each thread, and return the sum of what it returns.
 
     Cuts fall on multiples of ``align``.
     """
-    shares = min(thread_count(), size // SMALLEST_SHARE)
+    shares = 1 if getattr(_local, "alone", False) else min(thread_count(), size // SMALLEST_SHARE)
     if shares <= 1:
         return work(0, size) or 0
     cuts = [size * share // shares // align * align for share in range(shares)] + [size]

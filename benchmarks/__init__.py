@@ -1,0 +1,1 @@
+"""Speeds, as ratios to named rivals in the same run."""

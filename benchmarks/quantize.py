@@ -36,9 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name in candidates:
             _, to_copy, _ = ratio(seconds, "copy", name)
             _, to_torch, _ = ratio(seconds, "torch int8", name)
-            print(
-                f"  {name:12} {options.size / np.median(seconds[name]) / 1e9:6.2f} G values/s  {to_copy:5.2f} x copy  {to_torch:6.2f} x torch int8"
-            )
+            speed = options.size / np.median(seconds[name]) / 1e9
+            print(f"  {name:12} {speed:6.2f} G values/s  {to_copy:5.2f} x copy  {to_torch:6.2f} x torch int8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from fractions import Fraction
 
 import hypothesis.extra.numpy as arrays
 import ml_dtypes
@@ -74,16 +75,15 @@ def test_every_reachable_code_round_trips(name, rounding):
         assert fmt.encode(np.float32(-0.0), rounding=rounding) == expected.minus_zero.code
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_format_has_a_dtype_and_a_counterpart_of_its_width(name):
-    fmt = formats.get(name)
-    counterpart = formats.get(fmt.unsigned_counterpart)
-    assert fmt.encode(np.float32([0.7, -0.7])).dtype == (np.uint8 if fmt.bits <= 8 else np.uint16)
-    assert counterpart.bits == fmt.bits
-    assert not counterpart.signed
-    assert fmt.signed == (fmt.minimum < 0)
-    assert (fmt.minimum, fmt.maximum) == (np.nanmin(fmt.values), np.nanmax(fmt.values))
-    assert repr(fmt) == f"formats.get({name!r})"
+def test_every_format_knows_its_range_its_dtype_and_a_counterpart_of_its_width():
+    for name in NAMES:
+        fmt = formats.get(name)
+        counterpart = formats.get(fmt.unsigned_counterpart)
+        assert (counterpart.bits, counterpart.signed) == (fmt.bits, False), name
+        assert (fmt.minimum, fmt.maximum) == (np.nanmin(fmt.values), np.nanmax(fmt.values)), name
+        assert fmt.signed == (fmt.minimum < 0), name
+        assert fmt.code_dtype == (np.uint8 if fmt.bits <= 8 else np.uint16), name
+        assert repr(fmt) == f"formats.get({name!r})"
 
 
 def test_values_are_read_only():
@@ -222,14 +222,9 @@ def test_a_group_of_neighbours_shares_a_scale():
 
 def test_the_scale_may_lie_in_memory_in_any_way():
     scale = np.random.default_rng(0).uniform(0.1, 1, (8, 6))
-    for given in (
-        scale,
-        scale.astype(np.float32).T.copy().T,
-        scale.astype(np.float32)[::-1],
-        scale.astype(np.float16),
-        scale.tolist(),
-    ):
-        assert_as_by_hand(INT8, normal(8, 6), given)
+    narrow = scale.astype(np.float32)
+    for one in (scale, np.asfortranarray(narrow), narrow[::-1], narrow.astype(np.float16), narrow.tolist()):
+        assert_as_by_hand(INT8, normal(8, 6), one)
     assert_as_by_hand(INT8, normal(8, 6), np.broadcast_to(np.float32(0.3), (8, 6)))
 
 
@@ -524,8 +519,10 @@ def test_stochastic_rounding_leaves_levels_alone(name):
 
 @pytest.mark.parametrize(
     ("name", "x"),
-    [("int4", 2.25), ("int4", -0.01), ("e2m1", 3.9), ("e2m1", -4.5), ("pot4", 0.6), ("pot4", -0.001), ("post5", 0.8)]
-    + [("ulog2_4", 0.7), ("ulogsqrt2_4", 0.9), ("binary", 0.4), ("ternary", -0.7), ("uint8", 200.125)],
+    [
+        *[("int4", 2.25), ("int4", -0.01), ("uint8", 200.125), ("e2m1", 3.9), ("e2m1", -4.5), ("ternary", -0.7), ("binary", 0.4)],
+        *[("pot4", 0.6), ("pot4", -0.001), ("post5", 0.8), ("ulog2_4", 0.7), ("ulogsqrt2_4", 0.9)],
+    ],
 )
 def test_stochastic_rounding_is_unbiased(name, x):
     fmt, count = formats.get(name), 400_000
@@ -545,12 +542,12 @@ def test_stochastic_rounding_is_unbiased_at_every_element_over_the_seeds():
 
 def test_stochastic_rounding_is_fixed_by_the_seed():
     x = normal(10_000)
-    drawn = {seed: INT4.encode(x, 0.1, "stochastic", seed=seed) for seed in (0, 1, 2, -1, 2**63, 2**70)}
+    drawn = {seed: INT4.encode(x, 1.0, "stochastic", seed=seed) for seed in (0, 1, 2, -1, 2**63, 2**70)}
     for seed, codes in drawn.items():
-        np.testing.assert_array_equal(INT4.encode(x, 0.1, "stochastic", seed=seed), codes)
+        np.testing.assert_array_equal(INT4.encode(x, 1.0, "stochastic", seed=seed), codes)
     different = [(drawn[a] != drawn[b]).mean() for a, b in [(0, 1), (1, 2), (0, -1), (0, 2**63)]]
     assert min(different) > 0.2
-    np.testing.assert_array_equal(INT4.encode(x, 0.1, "stochastic"), drawn[0])
+    np.testing.assert_array_equal(INT4.encode(x, 1.0, "stochastic"), drawn[0])
 
 
 def test_deterministic_rounding_ignores_the_seed():
@@ -591,7 +588,7 @@ def test_no_level_is_nearer_than_the_one_chosen(name, x):
     if np.isfinite(x):
         for rounding in ("nearest_even", "nearest_away"):
             chosen = levels[int(formats.get(name).encode(np.float32(x), rounding=rounding))]
-            exact = oracle(name).ladder[0].value * 0 + type(chosen)(x)
+            exact = Fraction(x)
             assert all(abs(chosen - exact) <= abs(level - exact) for level in levels.values())
 
 

@@ -1,0 +1,153 @@
+"""A traced network computes what the module computes; batch norm is gone and attention is in pieces."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dse import network
+from dse.trace import aten, trace
+from formats import BitatlasError
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """Give batch norms statistics that are worth folding."""
+    generator = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            part.running_mean.normal_(generator=generator)
+            part.running_var.uniform_(0.5, 2, generator=generator)
+            if part.affine:
+                nn.init.normal_(part.weight, generator=generator)
+                nn.init.normal_(part.bias, generator=generator)
+    return module.eval()
+
+
+class Functional(nn.Module):
+    """A convolution and a product that are no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.mixing = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(functional.conv2d(x, self.kernel, padding="same")).mean((2, 3)) @ self.mixing
+
+
+class Tokens(nn.Module):
+    """Attention by torch's own module and by the function, with masks."""
+
+    def __init__(self, mask: str) -> None:
+        super().__init__()
+        self.mask = mask
+        self.first = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.allowed = nn.Buffer(torch.ones(5, 5).tril().bool())
+        self.added = nn.Buffer(torch.randn(5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.first(x, x, x, need_weights=False)[0]
+        options: dict[str, object] = {
+            "none": {},
+            "causal": {"is_causal": True},
+            "bool": {"attn_mask": self.allowed},
+            "float": {"attn_mask": self.added},
+            "scale": {"scale": 0.3},
+        }[self.mask]  # type: ignore[assignment]
+        return functional.scaled_dot_product_attention(x, x, x, **options).mean(1)  # type: ignore[arg-type]
+
+
+CASES = {
+    "convolution with norm": (nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()), (3, 8, 8)),
+    "convolution with bias and norm": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (3, 8, 8)),
+    "grouped, padded by name": (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding="same"), nn.BatchNorm2d(4)), (4, 8, 8)),
+    "norm without parameters": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), (3, 8, 8)),
+    "one dimension": (nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (3, 8)),
+    "linear with norm": (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), (6,)),
+    "norm over another axis": (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(5)), (5, 6)),
+    "norm first": (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), (3, 8, 8)),
+    "functional": (Functional(), (3, 8, 8)),
+    **{f"attention, {mask}": (Tokens(mask), (5, 8)) for mask in ("none", "causal", "bool", "float", "scale")},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_traced_network_equals_the_module_for_any_batch(case: str, batch: int) -> None:
+    module, shape = CASES[case]
+    x = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = randomise(module)(x)
+        torch.testing.assert_close(trace(module, x)(x), expected, rtol=1e-4, atol=1e-5)
+        assert network.build(case, module, shape).logits(x.numpy()) == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("case", ["convolution with norm", "grouped, padded by name", "one dimension", "linear with norm"])
+def test_batch_norm_is_folded(case: str) -> None:
+    module, shape = CASES[case]
+    targets = {node.target for node in trace(module, torch.zeros(1, *shape)).graph.nodes}
+    assert aten.batch_norm.default not in targets
+
+
+def test_a_norm_whose_layer_has_another_reader_stays() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return self.norm(y) + y
+
+    module = randomise(Shared())
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(trace(module, x)(x), module(x))
+
+
+def test_the_users_module_is_left_as_it_was() -> None:
+    module = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    network.build("x", module, (3, 8, 8))
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_layers_are_named_after_their_weights_and_products_after_their_place() -> None:
+    module, shape = CASES["attention, none"]
+    names = [layer.name for layer in network.build("x", module, shape).layers]
+    assert names == ["first.in_proj", "first.scores", "first.mix", "first.out_proj", "scores", "mix"]
+    module, shape = CASES["functional"]
+    assert [layer.name for layer in network.build("x", module, shape).layers] == ["kernel", "mixing"]
+
+
+def test_an_unsupported_layer_is_named() -> None:
+    with pytest.raises(
+        BitatlasError, match=r"^layers must be convolutions, linear or matrix products, not .*conv_transpose2d.* \(in 0\)$"
+    ):
+        trace(nn.Sequential(nn.ConvTranspose2d(3, 4, 3)), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_model_that_cannot_be_traced_is_told_so() -> None:
+    class Untraceable(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(x.sum())
+
+    with pytest.raises(BitatlasError, match="^model must be traceable by torch.export for any batch size, not fail: "):
+        trace(Untraceable(), torch.zeros(1, 3))
+
+
+def test_a_model_without_layers_is_refused() -> None:
+    class Doubling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    with pytest.raises(
+        BitatlasError, match="^model must have at least one convolution, linear layer or matrix product, not none: x$"
+    ):
+        network.build("x", Doubling(), (3,))

@@ -1,0 +1,38 @@
+"""Imports point one way, and only one module of formats knows torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = ("formats", "hwmodels", "dse", "studies")
+
+
+def imported(source: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
+    above = set(ORDER[ORDER.index(package) + 1 :]) | {"tests", "benchmarks"}
+    for source in (ROOT / package).rglob("*.py"):
+        assert not imported(source) & above, source
+
+
+def test_formats_import_torch_in_the_bridge_alone() -> None:
+    assert [source.name for source in (ROOT / "formats").rglob("*.py") if "torch" in imported(source)] == ["torch_bridge.py"]
+
+
+def test_help_needs_none_of_the_heavy_packages() -> None:
+    code = "import sys, dse.cli; dse.cli.parser().format_help(); print(sorted({'torch', 'numba', 'numpy', 'optuna'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from formats.errors import BitatlasError, InvalidValueError
 from formats.names import unknown_name
@@ -90,25 +90,23 @@ def _read(config: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         raise BitatlasError(f"--config must be readable, not fail ({error.strerror}): {config}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidValueError(f"--config must be valid TOML, not broken ({error}): {config}") from None
-    return {name: _typed(name, value, known, config) for name, value in table.items()}
+    return {name.replace("-", "_"): _typed(name, value, known, config) for name, value in table.items()}
 
 
 def _typed(given_name: str, value: Any, known: Mapping[str, Any], config: Path) -> Any:
     name = given_name.replace("-", "_")
     if name not in known:
         raise unknown_name("option", given_name, known, see=f": {config}")
-    kind = str(known[name].type)
-    if kind.startswith("tuple"):
+    kind = known[name].type
+    if get_origin(kind) is tuple:
         if isinstance(value, str):
             return split_list(value)
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise InvalidValueError(f"option {given_name} must be a list of strings, not {value!r}: {config}")
-    expected = int if kind.startswith("int") else str
+    expected, words = (int, "a whole number") if kind is int else (str, "a string")
     if not isinstance(value, expected) or isinstance(value, bool):
-        raise InvalidValueError(
-            f"option {given_name} must be {'a whole number' if expected is int else 'a string'}, not {value!r}: {config}"
-        )
+        raise InvalidValueError(f"option {given_name} must be {words}, not {value!r}: {config}")
     return value
 
 

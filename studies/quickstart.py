@@ -69,29 +69,17 @@ def report(result: SearchResult, seconds: float) -> str:
             "",
             "## The front",
             "",
-            _markdown(front),
+            provenance.markdown(front),
             "",
             "## The chosen assignment",
             "",
-            _markdown(layers),
+            provenance.markdown(layers),
             "",
             "LUTs are FINN's formula for integers and this project's uncalibrated extension of it for the other formats "
             "(`hwmodels/finn_formula.py`), not synthesis.",
             "",
         ]
     )
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    rows = [
-        list(frame.columns),
-        ["---"] * len(frame.columns),
-        *([cell(value) for value in row] for row in frame.itertuples(index=False)),
-    ]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

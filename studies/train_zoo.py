@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from dse import data
 from dse.data import Dataset
+from dse.files import replaced, write_text
 from dse.models import weights_file, zoo
+from studies import provenance
 from studies.training import Epoch, Recipe, accuracy, train
 
 COMMAND = "python -m studies.train_zoo"
@@ -89,15 +91,46 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [old for old in rows if (old["model"], old["data"]) != (model, name)] + [row]
         write_tables(options.out, rows, f"{model}-{name}", history)
         print(pd.DataFrame([row]).to_string(index=False))
+    write_text(weights / "accuracy.csv", pd.DataFrame(rows).to_csv(index=False))
+    write_report(options.out, pd.DataFrame(rows))
 
 
 def write_tables(out: Path, rows: list[dict[str, object]], label: str, history: list[Epoch]) -> None:
     """Write the accuracy table so far and one network's learning curve."""
-    from dse.files import write_text
-
     write_text(out / "accuracy.csv", pd.DataFrame(rows).to_csv(index=False))
     curve = pd.DataFrame([vars(epoch) for epoch in history]).rename(columns={"loss": "loss [nat]"})
     write_text(out / "curves" / f"{label}.csv", curve.to_csv(index=False))
+
+
+def write_report(out: Path, rows: pd.DataFrame) -> None:
+    """Write the learning curves as a picture and the table as a page."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("digits", "fashion-mnist"), strict=True):
+        for path in sorted((out / "curves").glob(f"*-{name}.csv")):
+            curve = pd.read_csv(path)
+            axes.plot(curve["number"], curve["validation_accuracy"], label=path.stem.removesuffix(f"-{name}"))
+        axes.set(title=name, xlabel="epoch", ylabel="accuracy on validation [share]")
+        axes.set_ylim(0.95 if name == "digits" else 0.75, 1.0)
+        axes.grid(visible=True, linewidth=0.4)
+        if axes.lines:
+            axes.legend()
+    with replaced(out / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=110)
+    page = [
+        "# The zoo's float networks",
+        "",
+        provenance.lines(COMMAND),
+        "Accuracy is the share of right predictions in float32; `test_accuracy` is on images that neither training nor any",
+        "search sees. Recipes are in `studies/train_zoo.py`; an interrupted run goes on after its last epoch.",
+        "",
+        provenance.markdown(rows),
+        "",
+        "![Validation accuracy by epoch](curves.png)",
+        "",
+    ]
+    write_text(out / "README.md", "\n".join(page))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Trained weights as safetensors: written whole, read with checks, never unpickled."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from dse.files import replaced
 from formats.errors import BitatlasError, InvalidValueError
 
+#: safetensors keeps its entries in no order; as one entry of JSON, equal weights make equal files
+METADATA = "bitatlas"
+
 
 def save(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the module's state (parameters and buffers) and its text metadata to ``path``."""
@@ -16,7 +20,7 @@ def save(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
 
     state = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
     with replaced(path) as temporary:
-        save_file(state, temporary, metadata=dict(metadata))
+        save_file(state, temporary, metadata={METADATA: json.dumps(dict(metadata))})
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -27,8 +31,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BitatlasError(f"weights file must exist, not be missing: {path}")
     try:
         with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+            metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise InvalidValueError(f"weights file must be whole safetensors, not a corrupt one ({error}): {path}") from None
 
 

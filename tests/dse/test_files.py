@@ -14,9 +14,14 @@ def test_a_file_is_written_whole_and_readable(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(OSError, match="no room"), replaced(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "no room")
+
+    def write() -> None:
+        with replaced(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "no room")
+
+    with pytest.raises(OSError, match="no room"):
+        write()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 

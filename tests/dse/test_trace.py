@@ -134,7 +134,7 @@ def test_a_model_that_cannot_be_traced_is_told_so() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * float(x.sum())
 
-    with pytest.raises(BitatlasError, match="^model must be traceable by torch.export for any batch size, not fail: "):
+    with pytest.raises(BitatlasError, match=r"^model must be traceable by torch.export for any batch size, not fail: "):
         trace(Untraceable(), torch.zeros(1, 3))
 
 
@@ -148,6 +148,6 @@ def test_a_model_without_layers_is_refused() -> None:
             return x * self.factor
 
     with pytest.raises(
-        BitatlasError, match="^model must have at least one convolution, linear layer or matrix product, not none: x$"
+        BitatlasError, match=r"^model must have at least one convolution, linear layer or matrix product, not none: x$"
     ):
         network.build("x", Doubling(), (3,))

@@ -33,7 +33,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--constraint", action="append", metavar="BOUND", help="a bound such as lut<=20000; may be repeated")
     parser.add_argument("--trials", type=int, help="trials in all, those already in DIR counted (default: 200)")
     parser.add_argument("--seed", type=int, help="seed of the sampler (default: 0)")
-    parser.add_argument("--sampler", help="tpe (default), nsga2 or random")
+    parser.add_argument("--sampler", help="tpe (default) or random")
     parser.add_argument(
         "--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)"
     )

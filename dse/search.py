@@ -124,8 +124,6 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """Return an Optuna sampler by our name for it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(population_size=20, seed=seed)
         if name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(multivariate=True, n_startup_trials=20, seed=seed)

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 from formats.errors import BitatlasError, InvalidValueError
 from formats.names import unknown_name
 
-SAMPLERS = ("tpe", "nsga2", "random")
+SAMPLERS = ("tpe", "random")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,19 +60,20 @@ def test_values_beyond_float32_decode_to_infinity():
     assert fmt.decode(codes + 1).tolist() == [INF, -INF]
 
 
-@pytest.mark.parametrize("rounding", DETERMINISTIC_ROUNDINGS)
 @pytest.mark.parametrize("name", REPRESENTATIVE)
-def test_every_reachable_code_round_trips(name, rounding):
+def test_every_reachable_code_round_trips(name):
     fmt, expected = formats.get(name), oracle(name)
-    values, codes = np.unique(fmt.float32_values[[level.code for level in expected.ladder]], return_index=True)
-    alike = len(expected.ladder) - len(codes)
-    assert alike == (2 if name == "ulogsqrt2_9" else 0)  # float32's smallest subnormals are coarser than that format's levels
-    codes = fmt.encode(values, rounding=rounding)
-    assert_same_bits(fmt.decode(codes), values)
-    if not alike:
-        assert codes.tolist() == [level.code for level in expected.ladder]
-    if expected.minus_zero:
-        assert fmt.encode(np.float32(-0.0), rounding=rounding) == expected.minus_zero.code
+    reachable = np.array([level.code for level in expected.ladder])
+    values = fmt.float32_values[reachable]
+    for rounding in DETERMINISTIC_ROUNDINGS:
+        codes = fmt.encode(values, rounding=rounding)
+        assert_same_bits(fmt.decode(codes), values)
+        if name == "ulogsqrt2_9":  # the smallest subnormal float32 are coarser than its smallest levels
+            codes, reachable = codes[values > 2.0**-147], reachable[values > 2.0**-147]
+            values = values[values > 2.0**-147]
+        np.testing.assert_array_equal(codes, reachable)
+        if expected.minus_zero:
+            assert fmt.encode(np.float32(-0.0), rounding=rounding) == expected.minus_zero.code
 
 
 def test_every_format_knows_its_range_its_dtype_and_a_counterpart_of_its_width():

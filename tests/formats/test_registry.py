@@ -73,7 +73,7 @@ def test_a_width_out_of_range_names_the_range(name, message):
         ("intt4", "nearest: int4, uint4, int14"),
         ("int04", "nearest: int4, uint4, int14"),
         ("int8_narow", "nearest: int8_narrow, int9_narrow, int7_narrow"),
-        ("e2m01", "nearest: e2m1, ue2m1, e6m1"),
+        ("e2m01", "nearest: e2m1, e2m0, ue2m1"),
         ("e2m1 ", "nearest: e2m1, ue2m1, e6m1"),
         ("turnary", "nearest: ternary, binary"),
         ("", "for example: int2, int3, int4, int5, int6, int7"),

@@ -91,7 +91,7 @@ def test_a_row_of_zeros_takes_the_scale_one(choice):
 
 @pytest.mark.parametrize("choice", ["absmax", "percentile99", "mse"])
 def test_scales_are_float32_positive_and_finite_at_the_ends_of_float32(choice):
-    for magnitude in (1e-45, 1e-40, 1e-38, 1e30, 3.4e38):
+    for magnitude in (1e-45, 1e-40, 1e-38, 1e30, 2e38):
         rows = np.float32([[magnitude, -magnitude / 3]])
         for fmt in ALL:
             scales = ScaleChoice.parse(choice).scales(fmt, rows)

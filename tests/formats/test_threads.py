@@ -24,12 +24,8 @@ def small_shares(monkeypatch):
 def test_the_number_of_threads_changes_nothing(name, rounding):
     fmt = formats.get(name)
     scales = np.random.default_rng(0).uniform(0.1, 2, 200).astype(np.float32)
-    for shape, scale in [
-        ((20_011,), 0.3),
-        ((200, 101), scales[:, np.newaxis]),
-        ((101, 200), scales),
-        ((2, 200, 37), scales[:, None]),
-    ]:
+    column = scales[:, np.newaxis]
+    for shape, scale in [((20_011,), 0.3), ((200, 101), column), ((101, 200), scales), ((2, 200, 37), column)]:
         x = normal(*shape, spread=2)
         results = []
         for count in (1, 2, 3, 7):
@@ -76,23 +72,23 @@ def test_arrays_may_be_quantized_from_many_threads_at_once():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("align", [1, 16, 32])
 @pytest.mark.parametrize("size", [0, 1, 999, 1999, 2000, 2001, 10_007])
-def test_shares_cover_every_element_once(size, align, count):
+def test_shares_cover_every_element_once_and_are_cut_at_multiples(size, count):
     set_thread_count(count)
-    shares = []
+    for align in (1, 16, 32):
+        shares = []
 
-    def work(start, stop):
-        shares.append((start, stop))
-        return stop - start
+        def work(start, stop, shares=shares):
+            shares.append((start, stop))
+            return stop - start
 
-    assert threads.in_shares(work, size, align) == size
-    shares.sort()
-    assert shares[0][0] == 0
-    assert [stop for _, stop in shares[:-1]] == [start for start, _ in shares[1:]]
-    assert shares[-1][1] == size
-    assert all(start % align == 0 for start, _ in shares)
-    assert len(shares) == max(1, min(count, size // 1000))
+        assert threads.in_shares(work, size, align) == size
+        shares.sort()
+        assert shares[0][0] == 0
+        assert [stop for _, stop in shares[:-1]] == [start for start, _ in shares[1:]]
+        assert shares[-1][1] == size
+        assert all(start % align == 0 for start, _ in shares)
+        assert len(shares) == max(1, min(count, size // 1000))
 
 
 def test_work_that_returns_nothing_counts_as_zero():

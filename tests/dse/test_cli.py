@@ -1,0 +1,120 @@
+"""The command line as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dse.cli import COMMANDS, main
+
+UNIFORM = ["--model", "resnet8", "--weights", "int4", "--activations", "e2m1"]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail with one line, and return the line."""
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert len(lines) == 1
+    assert lines[0].startswith("dse: ")
+    return lines[0].removeprefix("dse: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: dse {command}" in capsys.readouterr().out
+
+
+def test_evaluate_prints_figures_and_costs_by_layer_and_saves_what_it_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *UNIFORM, "--csv", str(tmp_path / "t.csv"), "--save", str(tmp_path / "a.json")]) == 0
+    first = capsys.readouterr().out
+    assert "accuracy [share]: 0.9" in first
+    assert "KL to float32 [nat]: 0." in first
+    table = pd.read_csv(tmp_path / "t.csv").set_index("layer")
+    layers = table.drop(index="total")
+    for metric in ("weight_bits [bit]", "bops [bit operation]", "lut [LUT]"):
+        assert table.loc["total", metric] == pytest.approx(layers[metric].sum())
+    assert table.loc["stem", "weight_bits [bit]"] == 108 * 4
+    assert main(["evaluate", "--assignment", str(tmp_path / "a.json")]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_an_edited_assignment_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", *UNIFORM, "--save", str(tmp_path / "a.json")])
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(text.replace("int4:channel:mse", "int8", 1))
+    capsys.readouterr()
+    assert main(["evaluate", "--assignment", str(tmp_path / "a.json")]) == 0
+    assert "int8:channel:mse" in capsys.readouterr().out
+
+
+def test_export_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", *UNIFORM, "--out", str(tmp_path / "m.onnx")]) == 0
+    assert "onnxruntime against the emulator on validation: predictions equal on " in capsys.readouterr().out
+    assert (tmp_path / "m.onnx").stat().st_size > 10_000
+
+
+def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["formats"])
+    assert "e{E}m{M}" in capsys.readouterr().out.split()
+    main(["formats", "ternary"])
+    assert capsys.readouterr().out.split("\n")[1:5] == ["0x0  0", "0x1  1", "0x2  unused", "0x3  -1"]
+
+
+def test_models_are_listed_with_their_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["models"])
+    assert "test_accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--model", "resnet8"], "--assignment FILE must be given, or both --weights and --activations"),
+        (["evaluate", "--weights", "int4", "--activations", "int4"], "--model must be given where the assignment file names none"),
+        (["evaluate", *UNIFORM, "--data", "digit"], "data set must be a known name, not 'digit'; nearest: digits"),
+        (["evaluate", *UNIFORM, "--cycles", "0"], "cycles and lanes must be at least 1, not 0 and 8"),
+        (["evaluate", "--assignment", "/none.json"], "file must be readable, not fail (No such file or directory): /none.json"),
+        (["export", *UNIFORM, "--out", "/proc/m.onnx"], "No such file or directory: "),
+        (["formats", "e2m"], "format must be a known name, not 'e2m'"),
+        (["formats", "int9"], "a format's codes are listed up to 8 bits, not for 9"),
+        (["search", "--model", "resnet8"], "--out must be given, by flag or in the --config file"),
+        (
+            ["search", "--model", "resnet8", "--out", "o", "--formats", ","],
+            "formats must be at least one for weights and for activations",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(arguments, capsys).startswith(message)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device", "m.onnx")
+
+    monkeypatch.setattr("onnx.save", full)
+    assert refused(["export", *UNIFORM, "--out", str(tmp_path / "m.onnx")], capsys) == "disk must have room, not be full: m.onnx"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "import sys; from dse.cli import main; sys.exit(main(['formats', 'int8']))"
+    found = subprocess.run(f'{sys.executable} -c "{code}" | head -1', shell=True, capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("dse.commands.list_formats", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["formats"])

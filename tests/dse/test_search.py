@@ -1,0 +1,263 @@
+"""A search is reproducible, resumable at any moment, and refuses to mix what does not belong together."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+
+from dse import searching
+from dse.experiment import Experiment
+from dse.ledger import FILE, STUDY
+from dse.objectives import Bound, available
+from dse.search import Problem, Space
+from dse.searching import search
+from dse.settings import SearchSettings
+from formats import BitatlasError
+
+SETTINGS = SearchSettings(
+    model="resnet8", data="digits", formats=("int8", "int4", "e2m1", "ternary"), objectives=("kl", "lut"), trials=24, out=""
+)
+
+
+def run(folder: Path, **changes: object) -> searching.SearchResult:
+    return search(replace(SETTINGS, out=str(folder), **changes), say=lambda text: None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "out"
+    run(folder)
+    return folder
+
+
+def trials(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "trials.csv")
+
+
+def test_every_result_is_there_and_nothing_half_written(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {".lock", FILE, "search.toml", "trials.csv", "front.csv", "front.png", "chosen.json", "model.onnx"}
+
+
+def test_tables_have_units_and_every_trial(finished: Path) -> None:
+    table = trials(finished)
+    assert table["trial"].tolist() == list(range(24))
+    assert {"accuracy [share]", "kl [nat]", "lut [LUT]", "weight_bits [bit]", "stem weight", "stem activation"} <= set(table)
+    front = pd.read_csv(finished / "front.csv")
+    assert set(front["trial"]) == set(table.loc[table["front"], "trial"])
+    assert front["kl [nat]"].is_monotonic_increasing
+    assert front["lut [LUT]"].is_monotonic_decreasing
+
+
+def test_uniform_assignments_come_first_and_fill_at_most_half(finished: Path) -> None:
+    origins = trials(finished)["origin"].tolist()
+    assert origins[:5] == [
+        "uniform int8/int8",
+        "uniform int4/int4",
+        "uniform e2m1/e2m1",
+        "uniform ternary/ternary",
+        "uniform int8/int4",
+    ]
+    assert [origin.startswith("uniform") for origin in origins] == [True] * 12 + [False] * 12
+
+
+def test_the_chosen_assignment_is_a_file_of_the_front(finished: Path) -> None:
+    chosen = json.loads((finished / "chosen.json").read_text())
+    front = pd.read_csv(finished / "front.csv")
+    assert chosen["figures"]["kl"] in front["kl [nat]"].tolist()
+    assert next(iter(chosen["layers"])) == "stem"
+
+
+def test_the_same_command_and_seed_give_the_same_trials(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITATLAS_CACHE", str(tmp_path / "cache"))  # measured anew, not looked up
+    run(tmp_path / "again")
+    assert (tmp_path / "again" / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
+
+
+def test_another_seed_gives_other_trials(finished: Path, tmp_path: Path) -> None:
+    run(tmp_path / "other", seed=1)
+    assert (tmp_path / "other" / "trials.csv").read_bytes() != (finished / "trials.csv").read_bytes()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_in_two_parts_equals_one(tmp_path: Path, sampler: str) -> None:
+    formats = ("int4", "e2m1")  # few uniform assignments, so that the sampler has most of the trials
+    run(tmp_path / "whole", sampler=sampler, formats=formats, trials=50)
+    # what is proposed before the cut must not depend on how many trials were asked for
+    run(tmp_path / "parts", sampler=sampler, formats=formats, trials=33)
+    run(tmp_path / "parts", sampler=sampler, formats=formats, trials=50)
+    assert (tmp_path / "parts" / "trials.csv").read_bytes() == (tmp_path / "whole" / "trials.csv").read_bytes()
+
+
+COMMAND = [sys.executable, "-m", "dse.cli", "search", "--model", "resnet8", "--data", "digits", "--formats", "int4,e2m1,ternary"]
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_struck_down_goes_on_and_ends_the_same(tmp_path: Path, blow: signal.Signals) -> None:
+    command = [*COMMAND, "--trials", "150", "--out"]
+    struck, whole = tmp_path / "struck", tmp_path / "whole"
+    # the whole run's figures come from this cache of their own: the struck one measures for itself
+    subprocess.run(
+        [*command, str(whole)], check=True, capture_output=True, env=os.environ | {"BITATLAS_CACHE": str(tmp_path / "cache")}
+    )
+    process = subprocess.Popen([*command, str(struck)], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while count(struck) < 30 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(blow)
+    said, _ = process.communicate(timeout=60)
+    done = count(struck)
+    assert 30 <= done < 150
+    if blow == signal.SIGINT:
+        assert process.returncode == 130
+        assert re.search(r"interrupted after \d+ of 150 trials, all kept; the same command goes on from here", said)
+        assert len(trials(struck)) == done
+    subprocess.run([*command, str(struck)], check=True, capture_output=True)
+    assert (struck / "trials.csv").read_bytes() == (whole / "trials.csv").read_bytes()
+    assert not list(struck.glob("*partial*"))
+
+
+def count(folder: Path) -> int:
+    if not (folder / FILE).exists():
+        return 0
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / FILE}")
+    except (KeyError, RuntimeError):
+        return 0  # being made
+    return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def test_what_was_measured_before_is_not_measured_again(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("dse.experiment.measure", refuse)
+    run(tmp_path / "looked up")
+    assert (tmp_path / "looked up" / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"seed": 3}, "seed was 0, is 3"),
+        ({"formats": ("int8", "int4")}, "weight formats was int8,int4,e2m1,ternary, is int8,int4"),
+        ({"model": "mobilenet"}, "model was resnet8, is mobilenet; "),
+        ({"objectives": ("accuracy", "lut")}, "objectives was kl,lut, is accuracy,lut"),
+        ({"constraint": ("lut<=90000",)}, "constraint was , is lut<=90000"),
+        ({"cycles": 512}, "cycles was 1024, is 512"),
+    ],
+)
+def test_a_folder_of_another_search_is_refused(finished: Path, change: dict[str, object], difference: str) -> None:
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(BitatlasError, match=re.escape(difference)) as caught:
+        run(finished, **change)
+    assert str(caught.value).startswith(f"search in {finished} must go on as it began, not with changes (")
+    assert str(caught.value).endswith("); use another --out")
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_changed_code_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "code_version", lambda: "f" * 64)
+    with pytest.raises(BitatlasError, match=r"code was [0-9a-f]{12}…, is ffffffffffff…"):
+        run(finished)
+
+
+def test_a_broken_ledger_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database, however long it may be" * 100)
+    message = f"ledger must be a usable SQLite file, not fail (file is not a database): {tmp_path / FILE}"
+    with pytest.raises(BitatlasError, match=f"^{re.escape(message)}$"):
+        run(tmp_path)
+
+
+def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with searching.locked(tmp_path), pytest.raises(BitatlasError, match=r"^folder must be used by one search at a time"):
+        run(tmp_path)
+
+
+def test_a_budget_out_of_reach_says_by_how_much(tmp_path: Path) -> None:
+    with pytest.raises(BitatlasError) as caught:
+        run(tmp_path / "out", constraint=("lut<=2000",))
+    assert re.fullmatch(
+        r"constraint lut<=2000 must be within reach of the formats given, not missed by \d+ LUT: "
+        r"the nearest is \d+ LUT \(with [\w/, ]+\)",
+        str(caught.value),
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_cheapest_reachable_cost_is_found_by_layer(resnet8: Experiment) -> None:
+    """One layer's cheapest pair need not be another's: the least sum is looked for layer by layer."""
+    objectives = available(resnet8.cost_models)
+    problem = Problem(
+        experiment=resnet8,
+        space=Space(weights=("int8", "pot4"), activations=("int8", "int4")),
+        objectives=(objectives["kl"],),
+        bounds=(Bound.parse("lut<=1", objectives),),
+    )
+    with pytest.raises(BitatlasError) as caught:
+        problem.check_reachable()
+    nearest = float(str(caught.value).split("nearest is ")[1].split()[0])
+    pairs = [(w, a) for w in problem.space.weights for a in problem.space.activations]
+    names = [layer.name for layer in resnet8.preparation.network.layers]
+    params = [{f"{name}/weight": w for name in names} | {f"{name}/activation": a for name in names} for w, a in pairs]
+    uniform = [problem.figures(problem.assignment(each))["lut"] for each in params]
+    assert nearest <= min(uniform) + 1
+
+
+def test_constraints_mark_trials_and_bound_the_front(tmp_path: Path) -> None:
+    run(tmp_path / "out", constraint=("lut<=40000", "accuracy>=0.9"))
+    table = trials(tmp_path / "out")
+    keeps = (table["lut [LUT]"] <= 40000) & (table["accuracy [share]"] >= 0.9)
+    assert (table["feasible"] == keeps).all()
+    assert 0 < keeps.sum() < len(table)
+    assert keeps[table["front"]].all()
+
+
+def test_no_feasible_trial_names_the_nearest_and_keeps_the_tables(tmp_path: Path) -> None:
+    message = (
+        r"^constraints must be kept by at least one trial, not by none of 24: "
+        r"the nearest, trial \d+, misses accuracy>=0.999 by 0.\d+ share$"
+    )
+    with pytest.raises(BitatlasError, match=message):
+        run(tmp_path / "out", constraint=("accuracy>=0.999",))
+    assert len(trials(tmp_path / "out")) == 24
+    assert not trials(tmp_path / "out")["front"].any()
+    assert len(pd.read_csv(tmp_path / "out" / "front.csv")) == 0
+
+
+def test_a_condition_chooses_the_cheapest_point_that_meets_it(finished: Path) -> None:
+    result = run(finished, choose="accuracy>=0.95")
+    meeting = [trial for trial in result.outcome.front_trials if trial.figures["accuracy"] >= 0.95]
+    assert result.chosen.figures["lut"] == min(trial.figures["lut"] for trial in meeting)
+    with pytest.raises(
+        BitatlasError,
+        match=r"^--choose accuracy>=0.9999 must be met by a point of the front, not missed by 0\.0\d+ share",
+    ):
+        run(finished, choose="accuracy>=0.9999")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"formats": ("int4", "int44")}, "b of format int{b} must be 2 to 16, not 44; nearest: int16"),
+        ({"formats": ("int4", "int4")}, "formats must be different from each other, not int4,int4"),
+        ({"model": "resnet9"}, "model must be a known name, not 'resnet9'; nearest: resnet8"),
+        ({"objectives": ("kl", "lutt")}, "objective must be a known name, not 'lutt'; nearest: lut"),
+        ({"constraint": ("area<=3",)}, "objective must be a known name, not 'area'"),
+        ({"choose": "accuracy=3"}, "a bound must be NAME<=NUMBER or NAME>=NUMBER, such as lut<=20000, not 'accuracy=3'"),
+        ({"data": "mnist"}, "data set must be a known name, not 'mnist'; nearest: fashion-mnist"),
+    ],
+)
+def test_bad_names_are_refused_before_anything_is_written(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(BitatlasError, match=re.escape(message)):
+        run(tmp_path / "out", **change)
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,6 @@ from torch import Tensor, fx, nn
 
 from dse import trace
 from dse.batches import map_batches
-from dse.models import zoo
 from dse.trace import aten
 from formats.errors import BitatlasError
 from hwmodels.workload import LayerWorkload
@@ -33,12 +32,11 @@ _FRESH = (
     aten.sigmoid.default,
     aten.layer_norm.default,
     aten.softmax.int,
-    aten.batch_norm.default,
     aten.add.Tensor,
     aten.mul.Tensor,
     aten.mean.dim,
 )
-_PRODUCTS = (aten.matmul.default, aten.bmm.default)
+_PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 BATCH = 256
 
 
@@ -98,7 +96,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """A float network ready to be quantized layer by layer, and the identity of its weights."""
+    """A float network ready to be quantized layer by layer, and its identity: operators and weights."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -156,8 +154,8 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Network:
     """Trace ``module`` for samples of one shape and put slots before its layers."""
-    digest = zoo.digest(module)
     graph_module = trace.trace(module, torch.zeros(1, *sample_shape))
+    digest = trace.digest(graph_module)
     layers: list[Layer] = []
     slots = nn.Module()
     graph_module.add_module("slots", slots)

@@ -4,7 +4,9 @@
 seen alike, by what they compute.
 """
 
+import hashlib
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -20,7 +22,22 @@ CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 PADDED_CONVOLUTIONS = (aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
 #: where a product's node keeps what the product is for, as the last part of its layer's name
 PRODUCT_NAME = "product_name"
-UNSUPPORTED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input, aten.bilinear.default)
+#: operators that multiply and accumulate, but that no layer here stands for: left alone they would stay float without a word
+UNSUPPORTED = (
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.bilinear.default,
+    aten.addmm.default,
+    aten.baddbmm.default,
+    aten.mv.default,
+    aten.dot.default,
+    aten.lstm.input,
+    aten.gru.input,
+    aten.rnn_tanh.input,
+    aten.rnn_relu.input,
+)
+BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 
 
 def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
@@ -33,20 +50,43 @@ def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
     batch = torch.export.Dim("batch", min=1)
     example = sample[:1].expand(2, *sample.shape[1:]).contiguous()
     try:
-        program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )  # torch's own call
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+            # without operators that work in place, and with contractions as the products that they are
+            contraction = torch.export.default_decompositions()[aten.einsum.default]
+            program = program.run_decompositions({aten.einsum.default: contraction})
     except Exception as error:  # torch.export fails with many types, all of them about the user's module
-        first_line = str(error).strip().split("\n")[0][:300]
-        raise BitatlasError(f"model must be traceable by torch.export for any batch size, not fail: {first_line}") from error
+        raise BitatlasError(_untraceable(error)) from error
     graph_module = program.module(check_guards=False)
     assert isinstance(graph_module, fx.GraphModule)
     _refuse_unsupported(graph_module)
     _fold_batch_norm(graph_module)
+    _views_of_any_layout(graph_module)
     _spell_out_attention(graph_module)
     _drop_unused_attributes(graph_module)
     graph_module.recompile()
     with torch.no_grad():
         ShapeProp(graph_module).propagate(sample[:1])  # type: ignore[no-untyped-call]
     return graph_module
+
+
+def _untraceable(error: Exception) -> str:
+    start = "model must be traceable by torch.export for any batch size, not"
+    if "specialized it to be a constant" in str(error):
+        return f"{start} be fixed to one: the batch axis must be read as x.shape[0], not by len(x) or as a number"
+    return f"{start} fail: {str(error).strip().splitlines()[0][:300]}"
+
+
+def digest(graph_module: fx.GraphModule) -> str:
+    """SHA-256 over the traced operators and every tensor they read: the network's identity in caches and ledgers."""
+    found = hashlib.sha256(str(graph_module.graph).encode())
+    for name, tensor in sorted(graph_module.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def attribute(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
@@ -88,12 +128,19 @@ def _set_attribute(graph_module: fx.GraphModule, node: fx.Node, tensor: Tensor) 
         setattr(module, name, tensor.detach().clone())
 
 
+def _views_of_any_layout(graph_module: fx.GraphModule) -> None:
+    """Let views copy where they must: channels-last tensors cannot be viewed in every shape that others can."""
+    for node in graph_module.graph.nodes:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default
+
+
 def _fold_batch_norm(graph_module: fx.GraphModule) -> None:
     """Fold every batch norm into the convolution or linear layer whose only reader it is."""
     graph = graph_module.graph
     foldable = (*CONVOLUTIONS, *PADDED_CONVOLUTIONS, aten.linear.default)
     for norm in list(graph.nodes):
-        if norm.target != aten.batch_norm.default:
+        if norm.target != BATCH_NORM:
             continue
         layer = norm.args[0]
         if layer.target not in foldable or len(layer.users) != 1:
@@ -104,7 +151,9 @@ def _fold_batch_norm(graph_module: fx.GraphModule) -> None:
         if layer.target == aten.linear.default and layer.meta["val"].ndim != 2:
             continue  # the norm's channels are the second axis, the layer's the last
         _fold(graph_module, layer, norm)
-        norm.replace_all_uses_with(layer)
+        for output in list(norm.users):  # the operator returns the normalised values and two that evaluation leaves empty
+            output.replace_all_uses_with(layer)
+            graph.erase_node(output)
         graph.erase_node(norm)
     graph.eliminate_dead_code()
 
@@ -118,7 +167,7 @@ def _fold(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
     bias = attribute(graph_module, bias_node) if is_parameter(bias_node) else None
     fuse: Any = fusion.fuse_linear_bn_weights if layer.target == aten.linear.default else fusion.fuse_conv_bn_weights
     with torch.no_grad():
-        weight, bias = fuse(attribute(graph_module, weight_node), bias, mean, variance, arguments[7], scale, shift)
+        weight, bias = fuse(attribute(graph_module, weight_node), bias, mean, variance, arguments[6], scale, shift)
     _set_attribute(graph_module, weight_node, weight)
     layer.args = (layer.args[0], weight_node, _new_bias(graph_module, weight_node, bias), *layer.args[3:])
 

@@ -1,7 +1,6 @@
 """The trained networks that ship with the project."""
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from dse.data import Dataset
 from dse.models import mobilenet, resnet8, vit, weights_file
-from formats.errors import BitatlasError, InvalidValueError
+from formats.errors import InvalidValueError
 from formats.names import unknown_name
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -57,22 +56,3 @@ def load(model: str, dataset: Dataset) -> nn.Module:
         found = f"{metadata.get('model')} on {metadata.get('data')}"
         raise InvalidValueError(f"weights file must be of {model} on {dataset.name}, not of {found}: {path}")
     return module.eval()
-
-
-def digest(module: nn.Module) -> str:
-    """SHA-256 over the names, shapes and bytes of a module's parameters and buffers: its identity in caches and ledgers."""
-    found = hashlib.sha256(type(module).__qualname__.encode())
-    for name, tensor in _named_tensors(module):
-        array = tensor.detach().cpu().contiguous()
-        if array.dtype in (torch.bfloat16,):
-            array = array.view(torch.int16)
-        found.update(f"{name} {tuple(array.shape)} {tensor.dtype}".encode())
-        found.update(array.numpy().tobytes())
-    return found.hexdigest()
-
-
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    state = module.state_dict()
-    if not state:
-        raise BitatlasError(f"model must hold at least one parameter, not none: {type(module).__qualname__}")
-    yield from sorted(state.items())

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse import network
-from dse.trace import aten, trace
+from dse.trace import BATCH_NORM, trace
 from formats import BitatlasError
 
 
@@ -35,6 +35,29 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(functional.conv2d(x, self.kernel, padding="same")).mean((2, 3)) @ self.mixing
+
+
+class InPlace(nn.Module):
+    """Operators that overwrite what another layer still reads, and a view that channels-last tensors do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.last = nn.Linear(192, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.first(x))
+        y = self.second(x)
+        x += y
+        return self.last((self.second(x) + y).view(x.shape[0], -1))
+
+
+class Contractions(nn.Module):
+    """Attention written as contractions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.einsum("bih,bjh->bij", x, x).softmax(-1)
+        return torch.einsum("bij,bjh->bih", scores, x).mean(1)
 
 
 class Tokens(nn.Module):
@@ -69,6 +92,8 @@ CASES = {
     "norm over another axis": (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(5)), (5, 6)),
     "norm first": (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), (3, 8, 8)),
     "functional": (Functional(), (3, 8, 8)),
+    "in place": (InPlace(), (3, 8, 8)),
+    "contractions": (Contractions(), (5, 8)),
     **{f"attention, {mask}": (Tokens(mask), (5, 8)) for mask in ("none", "causal", "bool", "float", "scale")},
 }
 
@@ -88,7 +113,7 @@ def test_a_traced_network_equals_the_module_for_any_batch(case: str, batch: int)
 def test_batch_norm_is_folded(case: str) -> None:
     module, shape = CASES[case]
     targets = {node.target for node in trace(module, torch.zeros(1, *shape)).graph.nodes}
-    assert aten.batch_norm.default not in targets
+    assert BATCH_NORM not in targets
 
 
 def test_a_norm_whose_layer_has_another_reader_stays() -> None:
@@ -122,6 +147,11 @@ def test_layers_are_named_after_their_weights_and_products_after_their_place() -
     assert [layer.name for layer in network.build("x", module, shape).layers] == ["kernel", "mixing"]
 
 
+def test_contractions_are_products() -> None:
+    module, shape = CASES["contractions"]
+    assert [layer.kind for layer in network.build("x", module, shape).layers] == ["product", "product"]
+
+
 def test_an_unsupported_layer_is_named() -> None:
     with pytest.raises(
         BitatlasError, match=r"^layers must be convolutions, linear or matrix products, not .*conv_transpose2d.* \(in 0\)$"
@@ -136,6 +166,16 @@ def test_a_model_that_cannot_be_traced_is_told_so() -> None:
 
     with pytest.raises(BitatlasError, match=r"^model must be traceable by torch.export for any batch size, not fail: "):
         trace(Untraceable(), torch.zeros(1, 3))
+
+
+def test_a_model_of_one_batch_size_is_told_so() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(len(x), -1)
+
+    message = r"not be fixed to one: the batch axis must be read as x\.shape\[0\], not by len\(x\) or as a number$"
+    with pytest.raises(BitatlasError, match=message):
+        trace(Fixed(), torch.zeros(1, 3))
 
 
 def test_a_model_without_layers_is_refused() -> None:

@@ -91,6 +91,17 @@ def test_shares_cover_every_element_once_and_are_cut_at_multiples(size, count):
         assert len(shares) == max(1, min(count, size // 1000))
 
 
+def test_shares_run_at_the_same_time_also_after_the_count_has_grown():
+    for count in (2, 4):
+        set_thread_count(count)
+        all_at_once = threading.Barrier(count)
+
+        def work(start, stop, all_at_once=all_at_once):
+            all_at_once.wait(timeout=20)
+
+        threads.in_shares(work, 9000)
+
+
 def test_work_that_returns_nothing_counts_as_zero():
     set_thread_count(3)
     assert threads.in_shares(lambda start, stop: None, 9000) == 0

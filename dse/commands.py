@@ -13,6 +13,7 @@ from dse.assignment import Assignment, parse_quantizer
 from dse.experiment import Experiment, prepare
 from dse.files import write_text
 from dse.models import loading, zoo
+from dse.objectives import header
 from dse.searching import export_checked
 from dse.searching import search as run_search
 from dse.settings import merge
@@ -32,7 +33,8 @@ def evaluate(options: argparse.Namespace) -> None:
     measured = experiment.measure(assignment, options.split)
     reference = experiment.float_figures(options.split)
     cost = experiment.cost(assignment)
-    units = {metric.name: f"{metric.name} [{metric.unit}]" for metric in cost.metrics}
+    models = {metric.name: model.name for model in experiment.cost_models for metric in model.metrics}
+    units = {metric.name: header(metric.name, metric.unit, models[metric.name]) for metric in cost.metrics}
     rows = [
         {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation)}
         | {units[metric]: value for metric, value in cost.layers[name].items()}
@@ -47,7 +49,7 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"accuracy [share]: {measured.accuracy:.4f} (float32: {reference.accuracy:.4f})")
     print(f"KL to float32 [nat]: {measured.kl:.6g}")
     for metric in cost.metrics:
-        print(f"{metric.name}: {metric.summary}")
+        print(f"{units[metric.name]}: {metric.summary}")
     if options.csv:
         write_text(options.csv, frame.to_csv(index=False))
     if options.save:

@@ -15,6 +15,7 @@ from dse.settings import Fingerprint
 from formats.errors import BitatlasError
 
 FILE = "ledger.sqlite"
+LOCK = ".lock"
 STUDY = "search"
 _FINGERPRINT = "fingerprint"
 
@@ -22,13 +23,19 @@ _FINGERPRINT = "fingerprint"
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; a second search in it is refused, a killed one leaves no lock behind."""
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BitatlasError(f"folder must be used by one search at a time, not by another now: {folder}") from None
-        yield
+        try:
+            yield
+        finally:
+            if new and [path.name for path in folder.iterdir()] == [LOCK]:  # nothing came of it: leave nothing behind
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
 class Ledger:

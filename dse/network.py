@@ -249,7 +249,8 @@ def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: s
 
 
 def _weights_channels_last(graph_module: fx.GraphModule) -> None:
-    for parameter in graph_module.parameters():
-        parameter.requires_grad_(False)
-        if parameter.ndim == 4:
-            parameter.data = channels_last(parameter.data)
+    """Lay weights out for speed, in parameters of the graph's own: the traced ones are still the user's module's."""
+    for name, parameter in list(graph_module.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        own = nn.Parameter(channels_last(parameter.detach()), requires_grad=False)
+        setattr(graph_module.get_submodule(owner), last, own)

@@ -10,6 +10,11 @@ from formats.names import unknown_name
 from hwmodels.cost import CostModel
 
 
+def header(name: str, unit: str, model: str = "") -> str:
+    """Return a column's header: the name, its unit, and the model that the figure is from."""
+    return f"{name} [{unit}, {model}]" if model else f"{name} [{unit}]"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """A figure with its unit and the direction in which it is better."""
@@ -17,13 +22,18 @@ class Objective:
     name: str
     unit: str
     direction: Literal["minimize", "maximize"] = "minimize"
-    #: whether the figure is a cost, known without running the network
-    is_cost: bool = False
+    #: the cost model that the figure is from; empty for what is measured by running the network
+    model: str = ""
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether the figure is a cost, known without running the network."""
+        return bool(self.model)
 
     @property
     def header(self) -> str:
-        """Name and unit, as a table's header has them."""
-        return f"{self.name} [{self.unit}]"
+        """Name, unit and model, as a table's header has them."""
+        return header(self.name, self.unit, self.model)
 
     def loss(self, figures: Mapping[str, float]) -> float:
         """Return the figure with the sign that makes less better."""
@@ -36,7 +46,7 @@ MEASURED = (Objective(name="accuracy", unit="share", direction="maximize"), Obje
 def available(models: Sequence[CostModel]) -> dict[str, Objective]:
     """Return every objective by name: the measured figures and the additive metrics of the cost models."""
     costs = [
-        Objective(name=metric.name, unit=metric.unit, is_cost=True)
+        Objective(name=metric.name, unit=metric.unit, model=model.name)
         for model in models
         for metric in model.metrics
         if metric.additive

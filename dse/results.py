@@ -10,6 +10,7 @@ import dse
 import formats
 import hwmodels
 from dse.files import cache_directory
+from formats.errors import BitatlasError
 
 
 @lru_cache(maxsize=1)
@@ -36,18 +37,26 @@ class ResultStore:
         """Open or create the file; by default in the cache folder."""
         path = path or cache_directory() / "results.sqlite"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, figures TEXT NOT NULL)")
+        self._execute("PRAGMA journal_mode=WAL")
+        self._execute("CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, figures TEXT NOT NULL)")
+
+    def _execute(self, statement: str, values: tuple[str, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            message = f"cache of results must be a usable SQLite file, not fail ({error}): {self._path}"
+            raise BitatlasError(f"{message}; remove it, or set BITATLAS_CACHE to another folder") from None
 
     def get(self, wanted: str) -> dict[str, float] | None:
         """Return the figures under a key, if there are any."""
-        row = self._connection.execute("SELECT figures FROM results WHERE key = ?", (wanted,)).fetchone()
+        row = self._execute("SELECT figures FROM results WHERE key = ?", (wanted,)).fetchone()
         return None if row is None else {name: float(value) for name, value in json.loads(row[0]).items()}
 
     def put(self, wanted: str, figures: dict[str, float]) -> None:
         """Keep figures under a key."""
-        self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (wanted, json.dumps(figures)))
+        self._execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (wanted, json.dumps(figures)))
 
     def close(self) -> None:
         """Close the file."""

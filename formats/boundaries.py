@@ -97,10 +97,15 @@ def _nearest_away(fmt: "Format", low: int, high: int) -> np.float32:
 
 
 def _toward_zero(fmt: "Format", low: int, high: int) -> np.float32:
-    below, above = np.float32(fmt.values[low]), np.float32(fmt.values[high])
+    below, above = _carried(fmt, low), _carried(fmt, high)
     if below >= 0:
-        return above
-    return _next_up(below) if above <= 0 else np.float32(0)
+        return _smallest_float32(lambda x: x >= above, float(above))
+    return _smallest_float32(lambda x: x > below, float(below)) if above <= 0 else np.float32(0)
+
+
+def _carried(fmt: "Format", code: int) -> Fraction:
+    """Return the level exactly, or as float32 carries it where it is irrational: so that decoded values encode to themselves."""
+    return Fraction(float(fmt.float32_values[code])) if fmt.root[code] else _exact(fmt, code)
 
 
 def _geometric(fmt: "Format", low: int, high: int) -> np.float32:

@@ -71,7 +71,7 @@ def quantize(
     rule = _rule(fmt, rounding, overflow, seed)
     result = np.empty(source.shape, np.float32) if out is None else _as_output(out, source.shape)
     flat = np.ascontiguousarray(source).reshape(-1)
-    target = result if result.flags.c_contiguous else np.empty(source.shape, np.float32)
+    target = result if result.flags.c_contiguous and not _overlaps(flat, result) else np.empty(source.shape, np.float32)
     flat_target = target.reshape(-1)
 
     def work(start: int, stop: int) -> int:
@@ -111,7 +111,14 @@ def _as_output(out: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
         found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InvalidValueError(f"out must be a float32 array of shape {shape}, not {found}")
+    if not out.flags.writeable:
+        raise InvalidValueError("out must be writable, not read-only")
     return out
+
+
+def _overlaps(flat: NDArray[np.float32], out: NDArray[np.float32]) -> bool:
+    """Whether writing ``out`` in order would change elements of ``flat`` not yet read; each onto itself does not."""
+    return np.may_share_memory(flat, out) and flat.ctypes.data != out.ctypes.data
 
 
 def _as_scales(scale: ArrayLike, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], int]:

@@ -90,6 +90,11 @@ class Format:
         values.setflags(write=False)
         return values
 
+    @cached_property
+    def largest(self) -> np.float32:
+        """Largest value that float32 can carry, and so the largest that anything is quantized to."""
+        return np.float32(self.float32_values[np.isfinite(self.float32_values)].max())
+
     @property
     def maximum(self) -> float:
         """Largest value."""

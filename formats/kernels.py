@@ -39,7 +39,7 @@ class Parameters(NamedTuple):
     #: code of the level zero, and of minus zero (or the same)
     zero: int
     negative_zero: int
-    #: first number of the random sequence
+    #: which random sequence stochastic rounding draws from
     seed: np.uint64
 
 
@@ -164,13 +164,18 @@ def _codes_table(block, parameters, boundaries, level_codes, codes):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def _random(seed, index):  # type: ignore[no-untyped-def]
-    """Return a number in [0, 1) that depends on the two alone: splitmix64 (Steele et al., OOPSLA 2014) read as a hash."""
-    z = (seed + np.uint64(index + 1)) * np.uint64(0x9E3779B97F4A7C15)
+def _mixed(z):  # type: ignore[no-untyped-def]
+    """Return splitmix64's output for one state (Steele et al., OOPSLA 2014): a hash of 64 bits."""
+    z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.float64(z >> np.uint64(11)) * 2.0**-53
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _random(seed, index):  # type: ignore[no-untyped-def]
+    """Return a number in [0, 1) that depends on the two alone; each is hashed, so that near seeds give unrelated sequences."""
+    return np.float64(_mixed(_mixed(seed) ^ np.uint64(index)) >> np.uint64(11)) * 2.0**-53
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -9,7 +9,9 @@ from formats.errors import UnknownNameError
 def unknown_name(what: str, name: str, valid: Iterable[str], *, see: str = "") -> UnknownNameError:
     """Build the error for an unknown ``name``: the nearest valid names first, all of them where they are few."""
     valid = list(valid)
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5) or difflib.get_close_matches(
+        name.lower(), valid, n=3, cutoff=0.5
+    )
     if near:
         choice = "nearest: " + ", ".join(near)
     elif len(valid) <= 12:

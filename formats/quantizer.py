@@ -1,5 +1,6 @@
 """A format with a scaling policy, and tensors quantized by it."""
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +45,7 @@ class Granularity:
         """Return the values of ``x`` as (R, n), one row for each scale; a short last group is filled up with zeros."""
         if self.name == "tensor" or x.ndim == 0:
             return x.reshape(1, -1)
-        channels = x.reshape(len(x), -1)
+        channels = x.reshape(len(x), math.prod(x.shape[1:]))
         if self.name == "channel":
             return channels
         short = -channels.shape[1] % self.size
@@ -54,8 +55,9 @@ class Granularity:
         """Undo ``to_rows`` for a tensor of ``shape``."""
         if self.name != "group" or not shape:
             return rows.reshape(shape)
-        channels = rows.reshape(shape[0], -1)
-        return channels[:, : int(np.prod(shape[1:], dtype=np.int64))].reshape(shape)
+        per_channel = math.prod(shape[1:])
+        padded = per_channel + -per_channel % self.size
+        return rows.reshape(shape[0], padded)[:, :per_channel].reshape(shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from formats import integer, logarithmic, minifloat
-from formats.errors import InvalidValueError, UnknownNameError
+from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
 from formats.names import unknown_name
 
@@ -16,7 +16,7 @@ class Family:
     """Formats whose names differ in numbers only.
 
     ``pattern`` names them with the numbers in braces, as in ``e{E}m{M}``; ``build`` takes the numbers in that order. Each
-    number has a range; ``bits`` gives the width for further limits.
+    number has a range, and their sum may be limited too.
     """
 
     pattern: str
@@ -34,6 +34,25 @@ class Family:
         match = re.fullmatch(expression, name)
         return None if match is None else tuple(int(group) for group in match.groups())
 
+    def width(self, numbers: tuple[int, ...]) -> int:
+        """Return the width in bits where the family limits it, else 0."""
+        return 0 if self.width_limit is None else sum(numbers) + self.width_limit[1]
+
+    def limited(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the valid numbers nearest to these: each within its range, then the last one such that the width fits."""
+        within = [min(max(number, low), high) for number, (low, high) in zip(numbers, self.ranges, strict=True)]
+        if self.width_limit is not None:
+            width = self.width(tuple(within))
+            within[-1] += min(max(width, 2), self.width_limit[0]) - width
+        return tuple(within)
+
+    def nearest(self, numbers: tuple[int, ...]) -> str:
+        """Return the valid name nearest to one with these numbers."""
+        name = self.pattern
+        for number in self.limited(numbers):
+            name = re.sub(r"\{\w+\}", str(number), name, count=1)
+        return name
+
 
 FAMILIES: list[Family] = []
 
@@ -43,7 +62,6 @@ def register(family: Family) -> None:
     if any(known.pattern == family.pattern for known in FAMILIES):
         raise InvalidValueError(f"pattern of a format family must be new, not already registered: {family.pattern}")
     FAMILIES.append(family)
-    get.cache_clear()
 
 
 def names() -> list[str]:
@@ -54,6 +72,8 @@ def names() -> list[str]:
 @cache
 def get(name: str) -> Format:
     """Return the format called ``name``; ``KeyError`` names the nearest valid names."""
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"name of a format must be a string, not {type(name).__name__}")
     for family in FAMILIES:
         numbers = family.numbers(name)
         if numbers is not None:
@@ -65,15 +85,15 @@ def get(name: str) -> Format:
 
 def _check_numbers(name: str, family: Family, numbers: tuple[int, ...]) -> None:
     labels = re.findall(r"\{(\w+)\}", family.pattern)
+    nearest = family.nearest(numbers)
     for label, number, (low, high) in zip(labels, numbers, family.ranges, strict=True):
         if not low <= number <= high:
-            nearest = name.replace(str(number), str(min(max(number, low), high)), 1)
-            raise UnknownNameError(f"{label} of format {family.pattern} must be {low} to {high}, not {number}; nearest: {nearest}")
-    if family.width_limit is not None:
-        limit, added = family.width_limit
-        width = sum(numbers) + added
-        if not 2 <= width <= limit:
-            raise UnknownNameError(f"width of format {family.pattern} must be 2 to {limit} bits, not {width} ({name})")
+            limits = f"{label} of format {family.pattern} must be {low} to {high}"
+            raise UnknownNameError(f"{limits}, not {number}; nearest: {nearest}")
+    if family.width(numbers) != family.width(family.limited(numbers)):
+        assert family.width_limit is not None
+        limits = f"width of format {family.pattern} must be 2 to {family.width_limit[0]} bits"
+        raise UnknownNameError(f"{limits}, not {family.width(numbers)} ({name}); nearest: {nearest}")
 
 
 def _minifloat_names(prefix: str, sign_bits: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from formats.names import unknown_name
 
 #: fractions of the largest magnitude that ``mse`` tries as the largest level; beyond 1 the levels sit lower within the range
 MSE_FRACTIONS = np.linspace(0.1, 1.25, 47, dtype=np.float32)
-_SMALLEST_SCALE = np.finfo(np.float32).tiny
+_SMALLEST_SCALE, _LARGEST_SCALE = np.finfo(np.float32).tiny, np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,18 @@ class ScaleChoice:
 
     def __str__(self) -> str:
         """Return the text form."""
-        return f"percentile{self.percent:g}" if self.name == "percentile" else self.name
+        if self.name != "percentile":
+            return self.name
+        return f"percentile{np.format_float_positional(self.percent, trim='-')}"
 
     def scales(self, fmt: Format, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the scale of every row of (R, n), float32 of shape (R,); a row of zeros gets the scale 1."""
+        """Return the scale of every row of (R, n), float32 of shape (R,); a row of zeros gets the scale 1.
+
+        Raises ``ValueError`` for a NaN or an infinity: it leaves no usable scale.
+        """
+        unusable = rows.size - int(np.isfinite(rows).sum())
+        if unusable:
+            raise InvalidValueError(f"values to scale for {fmt.name} must be finite, not NaN or Inf in {unusable} elements")
         return _CHOICES[self.name](fmt, rows, self.percent)
 
 
@@ -54,7 +62,7 @@ def _reach(fmt: Format, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _from_largest(fmt: Format, largest: NDArray[np.float32]) -> NDArray[np.float32]:
-    scales = (largest / np.float32(fmt.maximum)).astype(np.float32)
+    scales = (largest / fmt.largest).astype(np.float32)
     return np.where(largest == 0, np.float32(1), np.maximum(scales, _SMALLEST_SCALE))
 
 
@@ -79,7 +87,8 @@ def _mse(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[np.f
     best, least = full, np.full(len(rows), np.inf)
     buffer = np.empty(rows.shape, np.float32)
     for fraction in MSE_FRACTIONS[::-1]:
-        scales = np.maximum(full * fraction, _SMALLEST_SCALE)
+        with np.errstate(over="ignore"):
+            scales = np.clip(full * fraction, _SMALLEST_SCALE, _LARGEST_SCALE)
         fmt.quantize(rows, scales[:, np.newaxis], out=buffer)
         np.subtract(buffer, rows, out=buffer)
         error = np.einsum("ij,ij->i", buffer, buffer, dtype=np.float64)

@@ -34,7 +34,7 @@ WEIGHT_MEMORY = CostModel(
 
 #: MACs times both widths, as ``qonnx.util.inference_cost`` counts them
 BIT_OPERATIONS = CostModel(
-    name="bops",
+    name="widths",
     metrics=(Metric(name="bops", unit="bit operation", summary="MACs times weight width times activation width"),),
     figures=_bit_operations,
 )

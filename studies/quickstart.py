@@ -42,7 +42,7 @@ def report(result: SearchResult, seconds: float) -> str:
     """Return the report's text."""
     experiment, found, chosen = result.experiment, result.outcome, result.chosen
     headers = {name: objective.header for name, objective in available(experiment.cost_models).items()}
-    front = table(found.front_trials, found, headers)[["trial", "origin", *headers.values()]].drop(columns="scale_bits [bit]")
+    front = table(found.front_trials, found, headers)[["trial", "origin", *headers.values()]].drop(columns=headers["scale_bits"])
     mixed = [trial for trial in found.front_trials if not trial.uniform]
     layers = pd.DataFrame(
         [

@@ -38,9 +38,9 @@ def test_evaluate_prints_figures_and_costs_by_layer_and_saves_what_it_measured(
     assert "KL to float32 [nat]: 0." in first
     table = pd.read_csv(tmp_path / "t.csv").set_index("layer")
     layers = table.drop(index="total")
-    for metric in ("weight_bits [bit]", "bops [bit operation]", "lut [LUT]"):
+    for metric in ("weight_bits [bit, storage]", "bops [bit operation, widths]", "lut [LUT, finn-formula]"):
         assert table.loc["total", metric] == pytest.approx(layers[metric].sum())
-    assert table.loc["stem", "weight_bits [bit]"] == 108 * 4
+    assert table.loc["stem", "weight_bits [bit, storage]"] == 108 * 4
     assert main(["evaluate", "--assignment", str(tmp_path / "a.json")]) == 0
     assert capsys.readouterr().out == first
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from dse.front import knee, non_dominated
 from dse.objectives import Objective
 
-COST = Objective(name="lut", unit="LUT", is_cost=True)
+COST = Objective(name="lut", unit="LUT", model="m")
 KL = Objective(name="kl", unit="nat")
 ACCURACY = Objective(name="accuracy", unit="share", direction="maximize")
 

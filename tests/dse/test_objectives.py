@@ -11,7 +11,14 @@ OBJECTIVES = available(cost_models())
 
 def test_every_objective_has_a_unit() -> None:
     headers = [objective.header for objective in OBJECTIVES.values()]
-    assert headers == ["accuracy [share]", "kl [nat]", "weight_bits [bit]", "scale_bits [bit]", "bops [bit operation]", "lut [LUT]"]
+    assert headers == [
+        "accuracy [share]",
+        "kl [nat]",
+        "weight_bits [bit, storage]",
+        "scale_bits [bit, storage]",
+        "bops [bit operation, widths]",
+        "lut [LUT, finn-formula]",
+    ]
 
 
 def test_less_loss_is_better_in_either_direction() -> None:

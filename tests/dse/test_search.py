@@ -51,11 +51,18 @@ def test_every_result_is_there_and_nothing_half_written(finished: Path) -> None:
 def test_tables_have_units_and_every_trial(finished: Path) -> None:
     table = trials(finished)
     assert table["trial"].tolist() == list(range(24))
-    assert {"accuracy [share]", "kl [nat]", "lut [LUT]", "weight_bits [bit]", "stem weight", "stem activation"} <= set(table)
+    assert {
+        "accuracy [share]",
+        "kl [nat]",
+        "lut [LUT, finn-formula]",
+        "weight_bits [bit, storage]",
+        "stem weight",
+        "stem activation",
+    } <= set(table)
     front = pd.read_csv(finished / "front.csv")
     assert set(front["trial"]) == set(table.loc[table["front"], "trial"])
     assert front["kl [nat]"].is_monotonic_increasing
-    assert front["lut [LUT]"].is_monotonic_decreasing
+    assert front["lut [LUT, finn-formula]"].is_monotonic_decreasing
 
 
 def test_uniform_assignments_come_first_and_fill_at_most_half(finished: Path) -> None:
@@ -216,7 +223,7 @@ def test_the_cheapest_reachable_cost_is_found_by_layer(resnet8: Experiment) -> N
 def test_constraints_mark_trials_and_bound_the_front(tmp_path: Path) -> None:
     run(tmp_path / "out", constraint=("lut<=40000", "accuracy>=0.9"))
     table = trials(tmp_path / "out")
-    keeps = (table["lut [LUT]"] <= 40000) & (table["accuracy [share]"] >= 0.9)
+    keeps = (table["lut [LUT, finn-formula]"] <= 40000) & (table["accuracy [share]"] >= 0.9)
     assert (table["feasible"] == keeps).all()
     assert 0 < keeps.sum() < len(table)
     assert keeps[table["front"]].all()

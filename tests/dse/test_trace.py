@@ -134,9 +134,12 @@ def test_a_norm_whose_layer_has_another_reader_stays() -> None:
 
 def test_the_users_module_is_left_as_it_was() -> None:
     module = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    before = {name: (tensor.clone(), tensor.stride()) for name, tensor in module.state_dict().items()}
     network.build("x", module, (3, 8, 8))
-    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(before[name][0], tensor)
+        assert before[name][1] == tensor.stride()
+    assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_layers_are_named_after_their_weights_and_products_after_their_place() -> None:

@@ -639,3 +639,23 @@ def test_a_table_is_made_once_for_each_deterministic_rounding():
         for rounding in ROUNDINGS:
             fmt.encode(normal(3), rounding=rounding, seed=seed)
     assert set(fmt._rules) == set(DETERMINISTIC_ROUNDINGS)
+
+
+def test_an_output_that_overlaps_the_input_by_a_shift_is_right():
+    b = (np.random.default_rng(0).standard_normal(6000) * 500).astype(np.float32)
+    expected = formats.get("int8").quantize(b[:-1], 20.0)
+    np.testing.assert_array_equal(formats.get("int8").quantize(b[:-1], 20.0, out=b[1:]), expected)
+
+
+def test_a_read_only_output_is_refused():
+    out = np.zeros(3, np.float32)
+    out.setflags(write=False)
+    with pytest.raises(ValueError, match=r"^out must be writable, not read-only$"):
+        formats.get("int8").quantize(np.zeros(3, np.float32), out=out)
+
+
+def test_near_seeds_give_unrelated_sequences():
+    f, x = formats.get("int8"), np.full(4000, 0.5, np.float32)
+    first, second = (f.encode(x, rounding="stochastic", seed=seed).astype(float) for seed in (0, 1))
+    for shift in range(4):
+        assert abs(np.corrcoef(first[shift:], second[: len(second) - shift])[0, 1]) < 0.06

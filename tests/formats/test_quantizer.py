@@ -151,3 +151,10 @@ def test_no_elements():
         tensor = Quantizer.parse(text).encode(np.zeros((3, 0), np.float32))
         assert tensor.decode().shape == tensor.codes.shape == (3, 0)
     assert Quantizer.parse("int4:tensor").encode(np.zeros((0, 3), np.float32)).decode().shape == (0, 3)
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group4"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+def test_nothing_is_encoded_to_nothing(granularity, shape):
+    encoded = Quantizer.parse(f"int4:{granularity}").encode(np.zeros(shape, np.float32))
+    assert encoded.codes.shape == encoded.decode().shape == shape

@@ -171,3 +171,22 @@ def test_a_pattern_is_registered_once():
             formats.register(Family(pattern=pattern, build=codebook))
         assert isinstance(caught.value, BitatlasError)
         assert formats.names() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("e11m8", "e10m5"), ("e15m15", "e10m5"), ("e8m9", "e8m7"), ("ue10m7", "ue10m6"), ("ue1m0", "ue1m1")]
+)
+def test_the_nearest_name_offered_is_valid(name, nearest):
+    with pytest.raises(KeyError, match=rf"; nearest: {nearest}$"):
+        formats.get(name)
+    assert formats.get(nearest).name == nearest
+
+
+def test_a_name_in_capitals_finds_its_own():
+    with pytest.raises(KeyError, match=r"^format must be a known name, not 'INT8'; nearest: int8"):
+        formats.get("INT8")
+
+
+def test_a_name_is_a_string():
+    with pytest.raises(TypeError, match=r"^name of a format must be a string, not NoneType$"):
+        formats.get(None)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import formats
+from formats import Quantizer
 from formats.scaling import MSE_FRACTIONS, ScaleChoice
 from tests.formats.samples import exactly, normal
 
@@ -121,7 +122,7 @@ def test_the_text_form_is_in_shortest_terms():
     ("text", "choice"),
     [
         ("max", "nearest: absmax"),
-        ("MSE", "valid: absmax, mse, percentile99.9"),
+        ("MSE", "nearest: mse"),
         ("percentile", "nearest: percentile99.9"),
         ("percentile-1", "nearest: percentile99.9"),
         ("percentile99.", "nearest: percentile99.9"),
@@ -138,3 +139,28 @@ def test_an_unknown_choice_names_the_nearest(text, choice):
 def test_a_percentile_is_above_zero_and_at_most_a_hundred(percent):
     with pytest.raises(ValueError, match=exactly(f"percentile must be above 0 and at most 100, not {percent}")):
         ScaleChoice.parse(f"percentile{percent}")
+
+
+@pytest.mark.parametrize("choice", ["absmax", "mse"])
+@pytest.mark.parametrize("name", ["e8m2", "ue9m3", "e10m0"])
+def test_a_format_that_reaches_beyond_float32_is_scaled_to_what_float32_carries(name, choice):
+    x = np.float32([1000, 3])
+    decoded = Quantizer.parse(f"{name}:tensor:{choice}").encode(x).decode()
+    assert np.abs(decoded / x - 1).max() < 0.5
+
+
+@pytest.mark.parametrize("name", ["pot4", "ulog2_4", "int8"])
+def test_the_largest_float32_can_be_scaled(name):
+    x = np.float32([3.4e38])
+    assert Quantizer.parse(f"{name}:tensor:mse").encode(x).decode()[0] > 1e38
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_leaves_no_usable_scale_is_refused(value):
+    with pytest.raises(ValueError, match=r"^values to scale for int4 must be finite, not NaN or Inf in 1 elements$"):
+        Quantizer.parse("int4").encode(np.float32([value, 1]))
+
+
+@pytest.mark.parametrize("text", ["percentile99.99999", "percentile0.00001", "percentile100", "percentile99.9"])
+def test_a_percentile_keeps_its_digits(text):
+    assert str(ScaleChoice.parse(text)) == text

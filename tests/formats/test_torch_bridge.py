@@ -113,3 +113,13 @@ def test_the_checks_are_those_of_numpy():
         quantize(INT4, torch.tensor([1, float("nan")]), 1.0)
     with pytest.raises(ValueError, match=exactly("scale must be finite and positive, not -1.0")):
         quantize(INT4, torch.zeros(3), -1.0)
+
+
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[:, ::2], lambda x: x.expand(3, 6, 6)[1]])
+@pytest.mark.parametrize("order", ["rows", "columns"])
+def test_out_is_written_whatever_the_two_layouts(view, order):
+    x = view(torch.arange(36.0).reshape(6, 6) / 7)
+    out = torch.full(x.shape, -7.0) if order == "rows" else torch.full(x.shape[::-1], -7.0).T
+    result = quantize(formats.get("int8"), x, 0.5, out=out)
+    assert result is out
+    np.testing.assert_array_equal(out.numpy(), formats.get("int8").quantize(x.numpy(), 0.5))

@@ -52,7 +52,7 @@ def _draw_points(axes: "Axes", found: Outcome, chosen: Evaluated | None, cost: O
     scatter(found.trials, s=14, color=FAINT, label="all trials", zorder=1)
     uniform = [trial for trial in found.trials if trial.uniform]
     scatter(uniform, s=34, facecolors="none", edgecolors=UNIFORM, linewidths=1.3, marker="s", label="uniform", zorder=3)
-    if len(found.objectives) == 2:
+    if set(found.objectives) == {cost, measured}:  # then the front is a line in this very plane
         x = [trial.figures[cost.name] for trial in front_trials]
         axes.plot(x, [trial.figures[measured.name] for trial in front_trials], color=FRONT, linewidth=1, alpha=0.6, zorder=2)
     scatter(front_trials, s=26, color=FRONT, label="front", zorder=4)
@@ -61,8 +61,13 @@ def _draw_points(axes: "Axes", found: Outcome, chosen: Evaluated | None, cost: O
 
 
 def _dress(axes: "Axes", cost: Objective, measured: Objective, *, bottom: bool, left: bool) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
     axes.grid(visible=True, which="major", linewidth=0.4, alpha=0.6)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     if measured.name == "kl":
         axes.set_yscale("log")
     if bottom:

@@ -8,8 +8,9 @@ array([0. , 0.5, 1. , 1.5, 2. , 3. , 4. , 6. ])
 array([ 0.5,  2. , -6. ], dtype=float32)
 """
 
+from formats.definition import ClosedForm, Spacing
 from formats.errors import BitatlasError, InvalidTypeError, InvalidValueError, UnknownNameError
-from formats.format import ClosedForm, Format, Spacing
+from formats.format import Format
 from formats.quantizer import Quantizer
 from formats.registry import Family, get, names, register
 from formats.threads import set_thread_count, thread_count

@@ -1,19 +1,17 @@
 """Encode, decode and quantize whole arrays: checks, scales and layout here, the arithmetic in ``kernels``."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from formats import kernels
 from formats.boundaries import ROUNDINGS, boundaries, level_codes
+from formats.definition import ClosedForm, Definition
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.names import unknown_name
 from formats.threads import in_shares
-
-if TYPE_CHECKING:
-    from formats.format import ClosedForm, Format
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
 OVERFLOWS = ("saturate", "ieee")
@@ -31,11 +29,15 @@ class RoundingTable:
     values: NDArray[np.float32]
 
 
-def encode(fmt: "Format", x: ArrayLike, scale: ArrayLike, rounding: str, overflow: str, seed: int) -> Codes:
+#: the tables made so far for one format, by rounding
+Rules = dict[str, RoundingTable]
+
+
+def encode(fmt: Definition, rules: Rules, x: ArrayLike, scale: ArrayLike, rounding: str, overflow: str, seed: int) -> Codes:
     """See ``Format.encode``."""
     source = _as_float32(x)
     scales, repeat = _as_scales(scale, source.shape)
-    rule = _rule(fmt, rounding, overflow, seed)
+    rule = _rule(fmt, rules, rounding, overflow, seed)
     flat = np.ascontiguousarray(source).reshape(-1)
     codes: Codes = np.empty(flat.shape, np.uint8) if fmt.bits <= 8 else np.empty(flat.shape, np.uint16)
 
@@ -47,7 +49,7 @@ def encode(fmt: "Format", x: ArrayLike, scale: ArrayLike, rounding: str, overflo
     return codes.reshape(source.shape)
 
 
-def decode(fmt: "Format", codes: ArrayLike, scale: ArrayLike) -> NDArray[np.float32]:
+def decode(fmt: Definition, codes: ArrayLike, scale: ArrayLike) -> NDArray[np.float32]:
     """See ``Format.decode``."""
     given = _as_codes(fmt, codes)
     scales, repeat = _as_scales(scale, given.shape)
@@ -63,12 +65,19 @@ def decode(fmt: "Format", codes: ArrayLike, scale: ArrayLike) -> NDArray[np.floa
 
 
 def quantize(
-    fmt: "Format", x: ArrayLike, scale: ArrayLike, out: NDArray[np.float32] | None, rounding: str, overflow: str, seed: int
+    fmt: Definition,
+    rules: Rules,
+    x: ArrayLike,
+    scale: ArrayLike,
+    out: NDArray[np.float32] | None,
+    rounding: str,
+    overflow: str,
+    seed: int,
 ) -> NDArray[np.float32]:
     """See ``Format.quantize``."""
     source = _as_float32(x)
     scales, repeat = _as_scales(scale, source.shape)
-    rule = _rule(fmt, rounding, overflow, seed)
+    rule = _rule(fmt, rules, rounding, overflow, seed)
     result = np.empty(source.shape, np.float32) if out is None else _as_output(out, source.shape)
     flat = np.ascontiguousarray(source).reshape(-1)
     target = result if result.flags.c_contiguous and not _overlaps(flat, result) else np.empty(source.shape, np.float32)
@@ -96,7 +105,7 @@ def _as_float32(x: ArrayLike) -> NDArray[np.float32]:
     raise InvalidTypeError(f"x must be float32, float16 or bfloat16, not {array.dtype}{detail}")
 
 
-def _as_codes(fmt: "Format", codes: ArrayLike) -> NDArray[Any]:
+def _as_codes(fmt: Definition, codes: ArrayLike) -> NDArray[Any]:
     array = np.asarray(codes)
     if array.dtype.kind not in "ui":
         raise InvalidTypeError(f"codes of {fmt.name} must be integers, not {array.dtype}")
@@ -142,27 +151,27 @@ def _as_scales(scale: ArrayLike, shape: tuple[int, ...]) -> tuple[NDArray[np.flo
     return np.ascontiguousarray(full).reshape(-1), 1
 
 
-def _refuse_nan(fmt: "Format", count: int) -> None:
+def _refuse_nan(fmt: Definition, count: int) -> None:
     if count:
         raise InvalidValueError(f"values for {fmt.name} must be numbers, not NaN in {count} elements: the format has no NaN code")
 
 
-def _rule(fmt: "Format", rounding: str, overflow: str, seed: int) -> RoundingTable:
+def _rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int) -> RoundingTable:
     """Return the compiled loops' tables, made once for each format and rounding."""
     if rounding not in ROUNDINGS:
         raise unknown_name("rounding", rounding, ROUNDINGS)
     if overflow not in OVERFLOWS:
         raise unknown_name("overflow", overflow, OVERFLOWS)
     key = rounding if rounding != "stochastic" else f"stochastic {seed}"
-    found = fmt._rules.get(key)
+    found = rules.get(key)
     if found is None:
         found = _make_rule(fmt, rounding, seed)
         if rounding != "stochastic":  # one for each seed would pile up
-            fmt._rules[key] = found
+            rules[key] = found
     return found
 
 
-def _make_rule(fmt: "Format", rounding: str, seed: int) -> RoundingTable:
+def _make_rule(fmt: Definition, rounding: str, seed: int) -> RoundingTable:
     closed_form = fmt.closed_form if rounding == "nearest_even" else None
     codes = level_codes(fmt)
     values = fmt.float32_values
@@ -183,7 +192,7 @@ def _make_rule(fmt: "Format", rounding: str, seed: int) -> RoundingTable:
 
 
 def _parameters(
-    fmt: "Format", kind: int, closed_form: "ClosedForm | None", codes: NDArray[np.int64], seed: int
+    fmt: Definition, kind: int, closed_form: ClosedForm | None, codes: NDArray[np.int64], seed: int
 ) -> kernels.Parameters:
     zeros = codes[fmt.values[codes] == 0]
     zero = int(zeros[0]) if len(zeros) else -1

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.format import ClosedForm, Format
+from formats.definition import ClosedForm
+from formats.format import Format
 
 
 def _build(

@@ -9,7 +9,8 @@ what falls below its last level to zero without a code for it).
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.format import ClosedForm, Format, Spacing
+from formats.definition import ClosedForm, Spacing
+from formats.format import Format
 
 #: the closed form reads exponents off normal float32 numbers; formats that reach below them go by table
 SMALLEST_NORMAL_EXPONENT = -126

@@ -6,7 +6,8 @@ Bias 2**(E-1) - 1, subnormals, largest value (2 - 2**-M) * 2**(2**E - 1 - bias),
 
 import numpy as np
 
-from formats.format import ClosedForm, Format
+from formats.definition import ClosedForm
+from formats.format import Format
 
 
 def build(exponent_bits: int, mantissa_bits: int, *, signed: bool) -> Format:

@@ -49,7 +49,7 @@ NAMES = (
 @cache
 def by_table(name: str) -> Format:
     """The format without its fast closed form: every rounding goes by the table of boundaries."""
-    return dataclasses.replace(formats.get(name), closed_form=None, _rules={})
+    return dataclasses.replace(formats.get(name), closed_form=None)
 
 
 def random_bits(count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -78,7 +78,6 @@ def test_a_tie_between_uneven_neighbours_goes_to_the_even_code():
         exponent=np.array([0, 0, 0, -2, 0, -2, 0, 0]),
         unused=frozenset({0}),
         closed_form=None,
-        _rules={},
     )
     ties = np.float32([-2.5, -0.625, -0.125, 0.125, 0.625, 2.5])
     assert grid.encode(ties).tolist() == [2, 2, 4, 4, 6, 6]

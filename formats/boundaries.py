@@ -19,17 +19,16 @@ ROUNDINGS = (*DETERMINISTIC_ROUNDINGS, "stochastic")
 
 
 def level_codes(fmt: Definition) -> NDArray[np.int64]:
-    """Codes in ascending order of value, of every level that an encoder can choose.
+    """Codes in ascending order of value, of every level that an encoder can choose without overflow.
 
-    Minus zero is left out (the sign of a zero is settled after rounding), and so are values that float32 would carry as an
-    infinity or as zero.
+    Minus zero is left out (the sign of a zero is settled after rounding), and so are NaN, the infinities and values that float32
+    would carry as an infinity or as zero.
     """
-    excluded = set(fmt.unused)
-    if fmt.negative_zero is not None:
-        excluded.add(fmt.negative_zero)
     carried = fmt.float32_values
-    reachable = np.isfinite(carried) & ((carried != 0) | (fmt.values == 0))
-    codes = np.array([code for code in range(2**fmt.bits) if code not in excluded and reachable[code]], dtype=np.int64)
+    chosen = np.isfinite(carried) & ((carried != 0) | (fmt.values == 0))
+    if fmt.negative_zero is not None:
+        chosen[fmt.negative_zero] = False
+    codes = np.flatnonzero(chosen).astype(np.int64)
     return codes[np.argsort(fmt.values[codes], kind="stable")]
 
 
@@ -39,6 +38,22 @@ def boundaries(fmt: Definition, rounding: str) -> NDArray[np.float32]:
     pair = _RULES[rounding] if fmt.spacing == "linear" or rounding == "toward_zero" else _geometric
     found = [pair(fmt, int(low), int(high)) for low, high in pairwise(codes)]
     return np.array(found, dtype=np.float32)
+
+
+def overflow_boundary(fmt: Definition, rounding: str) -> np.float32:
+    """Smallest float32 that overflows where overflow is not to saturate: it rounds to what would follow the largest level.
+
+    What would follow has the next significand, even where that code stands for something else. Rounding toward zero leaves
+    overflow to infinity itself.
+    """
+    if rounding == "toward_zero":
+        return np.float32(np.inf)
+    largest = int(level_codes(fmt)[-1])
+    significand = int(fmt.significand[largest])
+    middle = Fraction(2 * significand + 1, 2) * _two_to(int(fmt.exponent[largest]))
+    if rounding == "nearest_away" or significand % 2 == 1:
+        return _smallest_float32(lambda x: x >= middle, float(middle))
+    return _smallest_float32(lambda x: x > middle, float(middle))
 
 
 def _two_to(exponent: int) -> Fraction:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from formats import kernels
-from formats.boundaries import ROUNDINGS, boundaries, level_codes
+from formats.boundaries import ROUNDINGS, boundaries, level_codes, overflow_boundary
 from formats.definition import ClosedForm, Definition
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.names import unknown_name
@@ -152,7 +152,7 @@ def _as_scales(scale: ArrayLike, shape: tuple[int, ...]) -> tuple[NDArray[np.flo
 
 
 def _refuse_nan(fmt: Definition, count: int) -> None:
-    if count:
+    if count and not fmt.nan:
         raise InvalidValueError(f"values for {fmt.name} must be numbers, not NaN in {count} elements: the format has no NaN code")
 
 
@@ -162,33 +162,47 @@ def _rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int
         raise unknown_name("rounding", rounding, ROUNDINGS)
     if overflow not in OVERFLOWS:
         raise unknown_name("overflow", overflow, OVERFLOWS)
-    key = rounding if rounding != "stochastic" else f"stochastic {seed}"
+    ieee = overflow == "ieee" and bool(fmt.nan or fmt.infinities)
+    key = f"{rounding} {'ieee' if ieee else 'saturate'}"
     found = rules.get(key)
     if found is None:
-        found = _make_rule(fmt, rounding, seed)
+        found = _make_rule(fmt, rounding, seed, ieee=ieee)
         if rounding != "stochastic":  # one for each seed would pile up
             rules[key] = found
     return found
 
 
-def _make_rule(fmt: Definition, rounding: str, seed: int) -> RoundingTable:
-    closed_form = fmt.closed_form if rounding == "nearest_even" else None
+def _make_rule(fmt: Definition, rounding: str, seed: int, *, ieee: bool) -> RoundingTable:
+    closed_form = fmt.closed_form if rounding == "nearest_even" and not ieee else None
     codes = level_codes(fmt)
-    values = fmt.float32_values
     if rounding == "stochastic":
-        kind, thresholds = kernels.STOCHASTIC, values[codes]
+        kind, thresholds = kernels.STOCHASTIC, fmt.float32_values[codes]
     elif closed_form is not None:
         kind, thresholds = _KINDS[closed_form.kind], np.empty(0, np.float32)
     else:
         kind, thresholds = kernels.TABLE, boundaries(fmt, rounding)
+    parameters = _parameters(fmt, kind, closed_form, codes, seed)
+    if ieee and rounding != "stochastic":
+        thresholds, codes = _with_overflow(fmt, rounding, thresholds, codes)
     # padded to a power of two less one, so that the bisection needs no bounds check; nothing reaches an infinite threshold
-    # but an infinity, which the padded level codes send to the largest level
+    # but an infinity, which the padded level codes send to the last level
     size = 2 ** max(1, len(thresholds).bit_length()) - 1
     padded = np.concatenate([thresholds, np.full(size - len(thresholds), np.inf, np.float32)])
     padded_codes = np.concatenate([codes, np.full(size + 1 - min(len(codes), size + 1), codes[-1])])
-    return RoundingTable(
-        parameters=_parameters(fmt, kind, closed_form, codes, seed), thresholds=padded, level_codes=padded_codes, values=values
-    )
+    return RoundingTable(parameters=parameters, thresholds=padded, level_codes=padded_codes, values=fmt.float32_values)
+
+
+def _with_overflow(
+    fmt: Definition, rounding: str, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Add what lies beyond the largest magnitudes: the infinities, or NaN where there are none."""
+    first = overflow_boundary(fmt, rounding)
+    negative, positive = fmt.infinities or (fmt.nan[-1], fmt.nan[0])
+    thresholds, codes = np.append(thresholds, first), np.append(codes, positive)
+    if fmt.signed:  # the mirror image: what does not overflow begins just above the negated boundary
+        thresholds = np.insert(thresholds, 0, np.nextafter(-first, np.float32(np.inf)))
+        codes = np.insert(codes, 0, negative)
+    return thresholds, codes
 
 
 def _parameters(
@@ -206,5 +220,6 @@ def _parameters(
         signed=fmt.signed,
         zero=zero,
         negative_zero=zero if fmt.negative_zero is None else fmt.negative_zero,
+        nan=fmt.nan[0] if fmt.nan else -1,
         seed=np.uint64(seed % 2**64),
     )

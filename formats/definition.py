@@ -52,8 +52,12 @@ class Definition:
     exponent: NDArray[np.int64]
     #: 0 or 1, int64 of shape (2**bits,): whether the value has a factor of the square root of two
     root: NDArray[np.int64]
-    #: codes that stand for no number
+    #: codes that stand for nothing at all
     unused: frozenset[int] = frozenset()
+    #: codes of NaN; the first is the one that encoders write, the second, if any, its negative
+    nan: tuple[int, ...] = ()
+    #: codes of minus and plus infinity, if there are any
+    infinities: tuple[int, int] | None = None
     #: the code of minus zero, if there is one
     negative_zero: int | None = None
     spacing: Spacing = Spacing.LINEAR
@@ -65,10 +69,12 @@ class Definition:
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
-        """Value of every code, float64 of shape (2**bits,); NaN for unused codes, read-only."""
+        """Value of every code, float64 of shape (2**bits,); NaN for NaN and unused codes, read-only."""
         values = np.ldexp(self.significand.astype(np.float64), self.exponent.astype(np.int32))
         values = np.where(self.root == 1, values * np.sqrt(2.0), values)
-        values[list(self.unused)] = np.nan
+        values[[*self.unused, *self.nan]] = np.nan
+        if self.infinities is not None:
+            values[list(self.infinities)] = -np.inf, np.inf
         if self.negative_zero is not None:
             values[self.negative_zero] = -0.0
         values.setflags(write=False)
@@ -89,13 +95,13 @@ class Definition:
 
     @property
     def maximum(self) -> float:
-        """Largest value."""
-        return float(np.nanmax(self.values))
+        """Largest finite value."""
+        return float(self.values[np.isfinite(self.values)].max())
 
     @property
     def minimum(self) -> float:
-        """Smallest value: 0 for formats of values that are never negative."""
-        return float(np.nanmin(self.values))
+        """Smallest finite value: at least 0 for formats of values that are never negative."""
+        return float(self.values[np.isfinite(self.values)].min())
 
     @property
     def signed(self) -> bool:

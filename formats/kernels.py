@@ -12,6 +12,7 @@ from numba import njit
 
 UNIFORM, FLOATING, LOGARITHMIC, TABLE, STOCHASTIC = range(5)
 BLOCK = 2048
+FEW = 15
 
 ROUND_TO_INTEGER = np.float32(1.5 * 2**23)  # adding it leaves no bit below the units, rounded to nearest even
 # float32 mantissas of the powers of two with exponents 1/2, 1/4 and 3/4, each rounded up: where a log-domain step is crossed
@@ -39,6 +40,8 @@ class Parameters(NamedTuple):
     #: code of the level zero, and of minus zero (or the same)
     zero: int
     negative_zero: int
+    #: code of NaN, or -1
+    nan: int
     #: which random sequence stochastic rounding draws from
     seed: np.uint64
 
@@ -90,12 +93,14 @@ def _round_floating(block, count, parameters):  # type: ignore[no-untyped-def]
     to_last_place = np.float32(2.0 ** (23 - parameters.mantissa_bits))
     first_normal = np.float32(2.0**parameters.minimum_exponent)
     signed = parameters.signed
+    unsigned_zero = np.float32(0.0) if parameters.zero == parameters.negative_zero else np.float32(-0.0)
     for i in range(count):
         clipped = min(max(block[i], low), high)
         exponent_bits = np.int32(np.float32(clipped).view(np.int32) & np.int32(0x7F800000))
         magic = max(exponent_bits.view(np.float32), first_normal) * to_last_place
         magnitude = (abs(clipped) + magic) - magic
-        block[i] = np.copysign(magnitude, clipped) if signed else magnitude
+        # adding +0 turns -0 into +0, adding -0 changes nothing
+        block[i] = np.copysign(magnitude, clipped) + unsigned_zero if signed else magnitude
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -158,8 +163,16 @@ def _level(x, thresholds):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _codes_table(block, parameters, boundaries, level_codes, codes):  # type: ignore[no-untyped-def]
+    levels = np.zeros(len(codes), np.int32)
+    if len(boundaries) <= FEW:  # comparing with all of them goes in vectors, bisection does not
+        for threshold in boundaries:
+            for i in range(len(codes)):
+                levels[i] += np.int32(block[i] >= threshold)
+    else:
+        for i in range(len(codes)):
+            levels[i] = _level(block[i], boundaries)
     for i in range(len(codes)):
-        code = level_codes[_level(block[i], boundaries)]
+        code = level_codes[levels[i]]
         codes[i] = parameters.negative_zero if code == parameters.zero and np.signbit(block[i]) else code
 
 
@@ -216,8 +229,13 @@ def encode(x, scales, repeat, parameters, thresholds, level_codes, start, stop, 
     missing = 0
     for position in range(start, stop, BLOCK):
         count = min(BLOCK, stop - position)
-        missing += _divide(x[position : position + count], position, scales, repeat, block)
+        found = _divide(x[position : position + count], position, scales, repeat, block)
         _codes(block, position, parameters, thresholds, level_codes, codes[position : position + count])
+        if found and parameters.nan >= 0:
+            for i in range(position, position + count):
+                if np.isnan(x[i]):
+                    codes[i] = parameters.nan
+        missing += found
     return missing
 
 
@@ -229,7 +247,8 @@ def quantize(x, scales, repeat, parameters, thresholds, level_codes, table, star
     missing = 0
     for position in range(start, stop, BLOCK):
         count = min(BLOCK, stop - position)
-        missing += _divide(x[position : position + count], position, scales, repeat, block)
+        found = _divide(x[position : position + count], position, scales, repeat, block)
+        missing += found
         if parameters.kind == UNIFORM:
             _round_uniform(block, count, parameters)
         elif parameters.kind == FLOATING:
@@ -238,6 +257,10 @@ def quantize(x, scales, repeat, parameters, thresholds, level_codes, table, star
             _codes(block, position, parameters, thresholds, level_codes, codes[:count])
             for i in range(count):
                 block[i] = table[codes[i]]
+        if found and parameters.nan >= 0:
+            for i in range(count):
+                if np.isnan(x[position + i]):
+                    block[i] = np.nan
         _multiply(block, position, scales, repeat, out[position : position + count])
     return missing
 

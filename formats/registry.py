@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
-from formats import integer, logarithmic, minifloat
+from formats import codebook, integer, logarithmic, minifloat, standard
 from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
 from formats.names import unknown_name
@@ -137,5 +137,9 @@ _register_one_number("pot{b}", lambda bits: logarithmic.signed(bits, 1), 2, 8)
 _register_one_number("post{b}", lambda bits: logarithmic.signed(bits, 2), 2, 9)
 _register_one_number("ulog2_{b}", lambda bits: logarithmic.unsigned(bits, 1), 1, 8)
 _register_one_number("ulogsqrt2_{b}", lambda bits: logarithmic.unsigned(bits, 2), 1, 9)
+for _standard in standard.STANDARDS:
+    register(Family(pattern=_standard.name, build=partial(standard.build, _standard), examples=(_standard.name,)))
+register(Family(pattern="float8_e8m0fnu", build=standard.exponent_only, examples=("float8_e8m0fnu",)))
+register(Family(pattern="nf4", build=codebook.nf4, examples=("nf4",)))
 register(Family(pattern="ternary", build=integer.ternary, examples=("ternary",)))
 register(Family(pattern="binary", build=integer.binary, examples=("binary",)))

@@ -23,6 +23,7 @@ from functools import cache, partial
 import numpy as np
 
 from formats import Format, get
+from formats.boundaries import level_codes
 from formats.errors import InvalidValueError
 from hwmodels.cost import CostModel, LayerPlan, Metric
 from hwmodels.workload import LayerWorkload
@@ -53,7 +54,8 @@ class Operand:
 def operand(format_name: str) -> Operand:
     """Derive the operand's shape from the format's exact values."""
     fmt = get(format_name)
-    used = np.array([code for code in range(2**fmt.bits) if code not in fmt.unused and fmt.significand[code] != 0])
+    used = level_codes(fmt)
+    used = used[fmt.significand[used] != 0]
     significands, exponents = np.abs(fmt.significand[used]), fmt.exponent[used]
     integer = len(np.unique(exponents)) == 1 and not fmt.root.any()
     lowest = int(exponents.min())

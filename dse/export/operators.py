@@ -105,7 +105,7 @@ def _bisect(nodes: list[onnx.NodeProto], half: int, step: int, position: str) ->
 
 def decode_function(fmt: Format) -> onnx.FunctionProto:
     """Return the function ``decode_NAME``: (codes, scale) to values, by looking the codes up in the format's own table."""
-    table = np.nan_to_num(fmt.float32_values, nan=0.0)  # unused codes do not occur
+    table = np.where(np.isfinite(fmt.float32_values), fmt.float32_values, np.float32(0))  # other codes do not occur
     nodes = [
         _constant("table", table),
         helper.make_node("Cast", ["codes"], ["index"], to=TensorProto.INT32),

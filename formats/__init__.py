@@ -11,6 +11,7 @@ array([ 0.5,  2. , -6. ], dtype=float32)
 from formats.definition import ClosedForm, Spacing
 from formats.errors import BitatlasError, InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
+from formats.packing import pack, unpack
 from formats.quantizer import Quantizer
 from formats.registry import Family, get, names, register
 from formats.threads import set_thread_count, thread_count
@@ -27,7 +28,9 @@ __all__ = [
     "UnknownNameError",
     "get",
     "names",
+    "pack",
     "register",
     "set_thread_count",
     "thread_count",
+    "unpack",
 ]

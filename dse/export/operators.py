@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from formats import Format
 from formats.boundaries import boundaries, level_codes
+from formats.packing import pack
 
 FUNCTION_DOMAIN = "bitatlas.formats"
 FUNCTION_VERSION = 1
@@ -41,13 +42,9 @@ def stored_type(fmt: Format) -> StoredType | None:
 
 
 def integer_tensor(name: str, values: NDArray[np.int64], stored: StoredType) -> onnx.TensorProto:
-    """Make an initializer of a 4-, 8- or 16-bit integer type; two 4-bit numbers share a byte, the first in its low half."""
+    """Make an initializer of a 4-, 8- or 16-bit integer type."""
     bits = (stored.high - stored.low).bit_length()
-    raw = (values.flatten() % 2**bits).astype(np.uint16 if bits == 16 else np.uint8)
-    if bits == 4:
-        pairs = np.pad(raw, (0, raw.size % 2))
-        raw = pairs[::2] | (pairs[1::2] << 4)
-    return helper.make_tensor(name, stored.onnx_type, values.shape, raw.tobytes(), raw=True)
+    return helper.make_tensor(name, stored.onnx_type, values.shape, pack(values.flatten() % 2**bits, bits).tobytes(), raw=True)
 
 
 def float_tensor(name: str, values: NDArray[np.float32]) -> onnx.TensorProto:

@@ -92,6 +92,9 @@ def list_formats(options: argparse.Namespace) -> None:
         print("\n".join(formats.names()))
         return
     fmt = formats.get(options.name)
+    if isinstance(fmt, formats.BlockFormat):
+        print(f"{fmt.name}: {fmt.summary}; {fmt.bits_per_element:g} bits for an element; its codes: dse formats {fmt.element.name}")
+        return
     print(f"{fmt.name}: {fmt.summary}; {fmt.bits} bits, from {fmt.minimum:g} to {fmt.maximum:g}")
     if fmt.bits > 8:
         raise BitatlasError(f"a format's codes are listed up to 8 bits, not for {fmt.bits}")

@@ -8,16 +8,19 @@ array([0. , 0.5, 1. , 1.5, 2. , 3. , 4. , 6. ])
 array([ 0.5,  2. , -6. ], dtype=float32)
 """
 
+from formats.block import BlockFormat, BlockScales
 from formats.definition import ClosedForm, Spacing
 from formats.errors import BitatlasError, InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
 from formats.packing import pack, unpack
 from formats.quantizer import Quantizer
-from formats.registry import Family, get, names, register
+from formats.registry import Family, get, names, register, scalar
 from formats.threads import set_thread_count, thread_count
 
 __all__ = [
     "BitatlasError",
+    "BlockFormat",
+    "BlockScales",
     "ClosedForm",
     "Family",
     "Format",
@@ -30,6 +33,7 @@ __all__ = [
     "names",
     "pack",
     "register",
+    "scalar",
     "set_thread_count",
     "thread_count",
     "unpack",

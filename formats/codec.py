@@ -35,7 +35,7 @@ Rules = dict[str, RoundingTable]
 
 def encode(fmt: Definition, rules: Rules, x: ArrayLike, scale: ArrayLike, rounding: str, overflow: str, seed: int) -> Codes:
     """See ``Format.encode``."""
-    source = _as_float32(x)
+    source = as_float32(x)
     scales, repeat = _as_scales(scale, source.shape)
     rule = _rule(fmt, rules, rounding, overflow, seed)
     flat = np.ascontiguousarray(source).reshape(-1)
@@ -75,7 +75,7 @@ def quantize(
     seed: int,
 ) -> NDArray[np.float32]:
     """See ``Format.quantize``."""
-    source = _as_float32(x)
+    source = as_float32(x)
     scales, repeat = _as_scales(scale, source.shape)
     rule = _rule(fmt, rules, rounding, overflow, seed)
     result = np.empty(source.shape, np.float32) if out is None else _as_output(out, source.shape)
@@ -95,7 +95,8 @@ def quantize(
     return result
 
 
-def _as_float32(x: ArrayLike) -> NDArray[np.float32]:
+def as_float32(x: ArrayLike) -> NDArray[np.float32]:
+    """Return float32 as it is and 16-bit floats widened exactly; refuse everything else."""
     array = np.asarray(x)
     if array.dtype == np.float32:
         return array

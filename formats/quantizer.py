@@ -13,7 +13,7 @@ from formats.codec import Codes
 from formats.errors import InvalidValueError
 from formats.format import Format
 from formats.names import unknown_name
-from formats.registry import get
+from formats.registry import scalar
 from formats.scaling import ScaleChoice
 
 
@@ -79,7 +79,9 @@ class Quantizer:
         if len(parts) > 3 or not all(parts):
             raise InvalidValueError(f"quantizer must be FORMAT[:GRANULARITY[:CHOICE]], such as int4:channel:mse, not {text!r}")
         name, granularity, choice = (*parts, *(granularity, choice)[len(parts) - 1 :])
-        return Quantizer(format_name=get(name).name, granularity=Granularity.parse(granularity), choice=ScaleChoice.parse(choice))
+        return Quantizer(
+            format_name=scalar(name).name, granularity=Granularity.parse(granularity), choice=ScaleChoice.parse(choice)
+        )
 
     def __str__(self) -> str:
         """Return the text form."""
@@ -88,7 +90,7 @@ class Quantizer:
     @property
     def format(self) -> Format:
         """The format itself."""
-        return get(self.format_name)
+        return scalar(self.format_name)
 
     def scales(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the chosen scale of each row of ``granularity.to_rows(x)``, float32 of shape (R,)."""

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from formats import codebook, integer, logarithmic, minifloat, standard
+from formats import block, codebook, integer, logarithmic, minifloat, standard
+from formats.block import BlockFormat
 from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
 from formats.names import unknown_name
@@ -20,7 +21,7 @@ class Family:
     """
 
     pattern: str
-    build: Callable[..., Format]
+    build: Callable[..., Format | BlockFormat]
     #: smallest and largest value of each number in the pattern
     ranges: tuple[tuple[int, int], ...] = ()
     #: largest sum of width that the numbers may come to, as (limit, what is added to their sum to get the width)
@@ -70,7 +71,7 @@ def names() -> list[str]:
 
 
 @cache
-def get(name: str) -> Format:
+def get(name: str) -> Format | BlockFormat:
     """Return the format called ``name``; ``KeyError`` names the nearest valid names."""
     if not isinstance(name, str):
         raise InvalidTypeError(f"name of a format must be a string, not {type(name).__name__}")
@@ -81,6 +82,14 @@ def get(name: str) -> Format:
             return family.build(*numbers)
     suggestions = [example for family in FAMILIES for example in family.examples]
     raise unknown_name("format", name, suggestions, see="; patterns: " + ", ".join(names()))
+
+
+def scalar(name: str) -> Format:
+    """Return the format called ``name`` where only one without blocks will do; ``ValueError`` for a block format."""
+    found = get(name)
+    if isinstance(found, BlockFormat):
+        raise InvalidValueError(f"format must be one whose codes stand alone here, not the block format {name}")
+    return found
 
 
 def _check_numbers(name: str, family: Family, numbers: tuple[int, ...]) -> None:
@@ -140,6 +149,21 @@ _register_one_number("ulogsqrt2_{b}", lambda bits: logarithmic.unsigned(bits, 2)
 for _standard in standard.STANDARDS:
     register(Family(pattern=_standard.name, build=partial(standard.build, _standard), examples=(_standard.name,)))
 register(Family(pattern="float8_e8m0fnu", build=standard.exponent_only, examples=("float8_e8m0fnu",)))
+for _scaled in block.MICROSCALING:
+    register(
+        Family(
+            pattern=_scaled.name,
+            build=partial(block.microscaling, _scaled, scalar(_scaled.element), scalar("float8_e8m0fnu")),
+            examples=(_scaled.name,),
+        )
+    )
+register(
+    Family(
+        pattern="nvfp4",
+        build=partial(block.nvfp4, scalar("float4_e2m1fn"), scalar("float8_e4m3fn")),
+        examples=("nvfp4",),
+    )
+)
 register(Family(pattern="nf4", build=codebook.nf4, examples=("nf4",)))
 register(Family(pattern="ternary", build=integer.ternary, examples=("ternary",)))
 register(Family(pattern="binary", build=integer.binary, examples=("binary",)))

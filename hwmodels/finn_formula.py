@@ -22,7 +22,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from formats import Format, get
+from formats import Format, scalar
 from formats.boundaries import level_codes
 from formats.errors import InvalidValueError
 from hwmodels.cost import CostModel, LayerPlan, Metric
@@ -53,7 +53,7 @@ class Operand:
 @cache
 def operand(format_name: str) -> Operand:
     """Derive the operand's shape from the format's exact values."""
-    fmt = get(format_name)
+    fmt = scalar(format_name)
     used = level_codes(fmt)
     used = used[fmt.significand[used] != 0]
     significands, exponents = np.abs(fmt.significand[used]), fmt.exponent[used]

@@ -100,7 +100,7 @@ def list_formats(options: argparse.Namespace) -> None:
         raise BitatlasError(f"a format's codes are listed up to 8 bits, not for {fmt.bits}")
     digits = -(-fmt.bits // 4)
     for code, value in enumerate(fmt.values):
-        print(f"0x{code:0{digits}x}  {'unused' if np.isnan(value) else format(value, '.9g')}")
+        print(f"0x{code:0{digits}x}  {'unused' if code in fmt.unused else format(value, '.9g')}")
 
 
 def list_models(options: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 import formats

@@ -10,10 +10,6 @@ from pathlib import Path
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="resnet8, mobilenet, vit, or your own as package.module:factory")
     parser.add_argument("--data", help="digits (default) or fashion-mnist")
@@ -24,12 +20,10 @@ def _search(parser: argparse.ArgumentParser) -> None:
     _subject(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of these options; flags win")
     parser.add_argument("--out", metavar="DIR", help="folder of the results; a search found there goes on")
-    parser.add_argument("--formats", type=_names, metavar="A,B,…", help="formats for weights and activations")
-    parser.add_argument("--weight-formats", type=_names, metavar="A,B,…", help="formats for weights alone")
-    parser.add_argument("--activation-formats", type=_names, metavar="A,B,…", help="formats for activations alone")
-    parser.add_argument(
-        "--objectives", type=_names, metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, scale_bits (default: kl,lut)"
-    )
+    parser.add_argument("--formats", metavar="A,B,…", help="formats for weights and activations")
+    parser.add_argument("--weight-formats", metavar="A,B,…", help="formats for weights alone")
+    parser.add_argument("--activation-formats", metavar="A,B,…", help="formats for activations alone")
+    parser.add_argument("--objectives", metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, scale_bits (default: kl,lut)")
     parser.add_argument("--constraint", action="append", metavar="BOUND", help="a bound such as lut<=20000; may be repeated")
     parser.add_argument("--trials", type=int, help="trials in all, those already in DIR counted (default: 200)")
     parser.add_argument("--seed", type=int, help="seed of the sampler (default: 0)")

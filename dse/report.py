@@ -94,16 +94,11 @@ def table(trials: Sequence[Evaluated], found: Outcome, headers: Mapping[str, str
 
 
 def write_tables(folder: Path, found: Outcome, objectives: Mapping[str, Objective]) -> None:
-    """Write ``trials.csv`` and ``front.csv``."""
-    headers = {name: objective.header for name, objective in objectives.items()}
-    write_text(folder / "trials.csv", table(found.trials, found, headers).to_csv(index=False))
-    columns = table(found.trials, found, headers).columns  # a front without points still has its header
-    write_text(
-        folder / "front.csv",
-        table(found.front_trials, found, headers).to_csv(index=False, columns=list(columns))
-        if found.front
-        else ",".join(columns) + "\n",
-    )
+    """Write ``trials.csv`` and ``front.csv``, the latter in order of the first objective."""
+    trials = table(found.trials, found, {name: objective.header for name, objective in objectives.items()})
+    write_text(folder / "trials.csv", trials.to_csv(index=False))
+    front_rows = trials.set_index("trial").loc[[trial.number for trial in found.front_trials]].reset_index()
+    write_text(folder / "front.csv", front_rows.to_csv(index=False))
 
 
 def write_chosen(folder: Path, chosen: Evaluated) -> Assignment:

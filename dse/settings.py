@@ -76,7 +76,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> SearchSettings:
     """Make settings from a TOML file and the flags that were given, which win."""
     known = {item.name: item for item in fields(SearchSettings)}
     table = _read(config, known) if config else {}
-    given = {**table, **{name: value for name, value in flags.items() if value is not None}}
+    given = {**table, **{name: _listed(value, known[name]) for name, value in flags.items() if value is not None}}
     for name in ("model", "out"):
         if name not in given:
             raise InvalidValueError(f"--{name} must be given, by flag or in the --config file")
@@ -91,6 +91,13 @@ def _read(config: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidValueError(f"--config must be valid TOML, not broken ({error}): {config}") from None
     return {name.replace("-", "_"): _typed(name, value, known, config) for name, value in table.items()}
+
+
+def _listed(value: Any, item: Any) -> Any:
+    """Return a flag's value as its setting holds it: a list in one string as its parts."""
+    if get_origin(item.type) is not tuple:
+        return value
+    return split_list(value) if isinstance(value, str) else tuple(value)
 
 
 def _typed(given_name: str, value: Any, known: Mapping[str, Any], config: Path) -> Any:

@@ -101,15 +101,24 @@ def read_table(path: Path) -> dict[str, Any]:
     """Read a JSON or TOML file whose top is a table."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        toml = path.suffix.lower() == ".toml"
+        content = tomllib.loads(text) if toml else json.loads(text, object_pairs_hook=_without_duplicates)
     except OSError as error:
         raise BitatlasError(f"file must be readable, not fail ({error.strerror}): {path}") from None
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        kind = "TOML" if path.suffix == ".toml" else "JSON"
+    except (ValueError, RecursionError) as error:
+        kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"
         raise InvalidValueError(f"file must be valid {kind}, not broken ({error}): {path}") from None
     if not isinstance(content, dict):
         raise InvalidValueError(f"file must hold a table, not a {type(content).__name__}: {path}")
     return content
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def _read_layer(name: str, given: Any, product: bool, path: Path) -> LayerAssignment:
@@ -117,10 +126,13 @@ def _read_layer(name: str, given: Any, product: bool, path: Path) -> LayerAssign
     if not isinstance(given, dict) or not set(ROLES) <= set(given) <= {*ROLES, "accumulator"}:
         keys = sorted(given) if isinstance(given, dict) else type(given).__name__
         raise InvalidValueError(f"a layer must hold weight, activation and, if need be, accumulator, not {keys}{where}")
+    for role in ROLES:
+        if not isinstance(given[role], str):
+            raise InvalidValueError(f"{role} must be a quantizer in quotes, such as int4:channel:mse, not {given[role]!r}{where}")
     try:
         # the weight operand of a product is computed: one scale for all of it, as for any activation
-        weight = parse_quantizer(str(given["weight"]), "activation" if product else "weight")
-        activation = parse_quantizer(str(given["activation"]), "activation")
+        weight = parse_quantizer(given["weight"], "activation" if product else "weight")
+        activation = parse_quantizer(given["activation"], "activation")
     except BitatlasError as error:
         raise type(error)(f"{error}{where}") from None
     accumulator = str(given.get("accumulator", "float32"))

@@ -4,7 +4,6 @@ Splitting by batch keeps every processor busy through small operators and quanti
 many processors there are, since no sum is ever split.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from formats.threads import not_shared
+from formats.threads import count_from_environment, not_shared
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,7 +19,7 @@ Result = TypeVar("Result")
 
 def processor_count() -> int:
     """Return how many batches run at a time: ``$BITATLAS_THREADS``, else one for each usable processor."""
-    return int(os.environ.get("BITATLAS_THREADS") or len(os.sched_getaffinity(0)))
+    return count_from_environment("BITATLAS_THREADS")
 
 
 def map_batches(function: Callable[[Item], Result], batches: Sequence[Item], workers: int | None = None) -> list[Result]:

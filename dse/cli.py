@@ -13,7 +13,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 def _subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="resnet8, mobilenet, vit, or your own as package.module:factory")
     parser.add_argument("--data", help="digits (default) or fashion-mnist")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the IDX files of fashion-mnist")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the IDX files of fashion-mnist")
 
 
 def _search(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; return 0, 2 for an error of the user's to mend, 130 when interrupted."""
     options = parser().parse_args(arguments)
+    if "" in (sys.argv[1:] if arguments is None else arguments):
+        print("dse: an argument must have a value, not be empty", file=sys.stderr)
+        return 2
     try:
         from dse import commands
 
@@ -99,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; nothing to say
         return 141
     except Exception as error:
-        message = _user_message(error)
+        message = user_message(error)
         if message is None:
             raise
         print(f"dse: {message}", file=sys.stderr)
@@ -107,14 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _user_message(error: Exception) -> str | None:
+def user_message(error: Exception) -> str | None:
     """Return one line for an error that the user can mend; None for a defect, which keeps its traceback."""
     from formats.errors import BitatlasError
 
     if isinstance(error, BitatlasError):
         return " ".join(str(error).split("\n"))
     if isinstance(error, OSError) and error.errno is not None:
-        cause = "disk must have room, not be full" if error.errno in DISK_FULL else (error.strerror or str(error))
+        cause = "disk must have room, not be full"
+        if error.errno not in DISK_FULL:
+            cause = f"file must be usable, not fail ({error.strerror or error})"
         return f"{cause}: {error.filename}" if error.filename else cause
     if type(error).__module__.startswith(("sqlite3", "sqlalchemy")):
         return f"database must be usable, not fail ({str(error).splitlines()[0]})"

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -66,14 +67,19 @@ def export(options: argparse.Namespace) -> None:
 def _open(options: argparse.Namespace) -> tuple[Experiment, Assignment]:
     """Load the subject that the options or the assignment file name, and the assignment."""
     model, data_name = options.model, options.data
+    if options.assignment and (options.weights or options.activations):
+        raise InvalidValueError("--assignment must be given alone, not with --weights or --activations")
     if options.assignment:
         named = assignments.read_table(options.assignment)
-        model, data_name = model or named.get("model"), data_name or named.get("data")
+        for key in ("model", "data"):
+            if not isinstance(named.get(key, ""), str):
+                raise InvalidValueError(f"{key} of an assignment must be a string, not {named[key]!r}: {options.assignment}")
+        model, data_name = model or named.get("model"), data_name or named.get("data") or None
     if not model:
         raise InvalidValueError("--model must be given where the assignment file names none")
     if ":" in model and not options.data:
         data_name = None  # the factory brings its own
-    experiment = prepare(loading.load(model, data_name, options.data_dir), options.cycles)
+    experiment = prepare(loading.load(model, data_name, Path(options.data_dir) if options.data_dir else None), options.cycles)
     layers = experiment.preparation.network.layers
     if options.assignment:
         products = [layer.name for layer in layers if layer.weight is None]
@@ -94,9 +100,9 @@ def list_formats(options: argparse.Namespace) -> None:
     if isinstance(fmt, formats.BlockFormat):
         print(f"{fmt.name}: {fmt.summary}; {fmt.bits_per_element:g} bits for an element; its codes: dse formats {fmt.element.name}")
         return
-    print(f"{fmt.name}: {fmt.summary}; {fmt.bits} bits, from {fmt.minimum:g} to {fmt.maximum:g}")
     if fmt.bits > 8:
         raise BitatlasError(f"a format's codes are listed up to 8 bits, not for {fmt.bits}")
+    print(f"{fmt.name}: {fmt.summary}; {fmt.bits} bits, from {fmt.minimum:g} to {fmt.maximum:g}")
     digits = -(-fmt.bits // 4)
     for code, value in enumerate(fmt.values):
         print(f"0x{code:0{digits}x}  {'unused' if code in fmt.unused else format(value, '.9g')}")

@@ -1,5 +1,6 @@
 """A subject made ready: traced, calibrated, its float predictions known, its measurements cached."""
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
@@ -58,9 +59,9 @@ class Experiment:
 
     def measure(self, assignment: Assignment, split: str = "validation") -> Figures:
         """Return accuracy and KL of an assignment, from the cache where it is there."""
-        wanted = results.key(*self.identity.values(), split, assignment.digest)
+        wanted = results.key(*self.identity.values(), split, assignment.digest, _definitions(assignment))
         found = self.store.get(wanted)
-        if found is None:
+        if found is None or set(found) != {"accuracy", "kl"}:
             measured = measure(self.preparation, assignment, self.split(split), self.float_logits(split))
             found = {"accuracy": measured.accuracy, "kl": measured.kl}
             self.store.put(wanted, found)
@@ -74,6 +75,16 @@ class Experiment:
             for chosen in (assignment.layers[layer.name],)
         ]
         return cost.evaluate(self.cost_models, plans)
+
+
+def _definitions(assignment: Assignment) -> str:
+    """SHA-256 over what the formats of an assignment are: a name registered by the user may come to mean something else."""
+    quantizers = [quantizer for layer in assignment.layers.values() for quantizer in (layer.weight, layer.activation)]
+    digest = hashlib.sha256()
+    for fmt in {quantizer.format_name: quantizer.format for quantizer in quantizers}.values():
+        digest.update(f"{fmt.name} {fmt.spacing} {fmt.closed_form}".encode())
+        digest.update(fmt.values.tobytes())
+    return digest.hexdigest()
 
 
 def prepare(subject: Subject, cycles: int = CYCLES, store: results.ResultStore | None = None) -> Experiment:

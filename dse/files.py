@@ -1,6 +1,7 @@
 """Files written whole or not at all, and the one folder where results are kept between runs."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,12 +23,15 @@ def replaced(path: Path | str) -> Iterator[Path]:
     A reader therefore sees the old file or the new one, never a part of either.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the temporary file keeps the ending, by which many writers choose what they write
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # the temporary file keeps the ending, by which many writers choose what they write
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
@@ -35,8 +39,13 @@ def replaced(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or ".partial" in str(error.filename):  # the user knows the file by its own name
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial
+from sqlalchemy.pool import NullPool
 
 from dse.settings import Fingerprint
 from formats.errors import BitatlasError
@@ -45,8 +46,11 @@ class Ledger:
         """Open the folder's ledger, or begin one; a ledger of another search is refused, saying what differs."""
         path = folder / FILE
         new = not path.exists()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 30}})
+            # the path goes to SQLite as it is: in a URL some characters would mean something else
+            options = {"creator": lambda: sqlite3.connect(path, timeout=30), "poolclass": NullPool}
+            storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs=options)
             self._study = optuna.create_study(
                 storage=storage, study_name=STUDY, directions=list(directions), load_if_exists=not new
             )

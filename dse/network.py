@@ -1,5 +1,6 @@
 """A traced network with a slot before every operand of every quantizable layer."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _FRESH = (
 )
 _PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 BATCH = 256
+#: the submodule that holds the slots; a name that no user's module will have
+SLOTS = "_bitatlas_slots"
 
 
 class Filling(Protocol):
@@ -107,11 +110,6 @@ class Network:
         """Return the layer called ``name``."""
         return next(layer for layer in self.layers if layer.name == name)
 
-    @property
-    def workloads(self) -> tuple[LayerWorkload, ...]:
-        """What the layers compute, in order."""
-        return tuple(layer.workload for layer in self.layers)
-
     @contextmanager
     def filled(self, fillings: Mapping[tuple[str, Role], Filling]) -> Iterator[None]:
         """Put the fillings into their slots, by layer name and role, for as long as the context lasts."""
@@ -144,7 +142,7 @@ class Network:
 
 def slot_path(index: int, role: Role) -> str:
     """Return the name of a slot's module in the graph: by number, since layer names hold dots."""
-    return f"slots.{role}_{index}"
+    return f"{SLOTS}.{role}_{index}"
 
 
 def channels_last(tensor: Tensor) -> Tensor:
@@ -158,7 +156,7 @@ def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Networ
     digest = trace.digest(graph_module)
     layers: list[Layer] = []
     slots = nn.Module()
-    graph_module.add_module("slots", slots)
+    graph_module.add_module(SLOTS, slots)
     names: set[str] = set()
     found = [(node, kind) for node in graph_module.graph.nodes if (kind := _kind(node)) is not None]
     operands = {node: _operands(node, [reader for reader, _ in found]) for node, _ in found}
@@ -167,7 +165,7 @@ def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Networ
         layers.append(_layer(graph_module, node, kind, layer_name, operands[node]))
         for position, role in POSITIONS:
             path = slot_path(len(layers) - 1, role)
-            slots.add_module(path.removeprefix("slots."), Slot())
+            slots.add_module(path.removeprefix(f"{SLOTS}."), Slot())
             with graph_module.graph.inserting_before(node):
                 call = graph_module.graph.call_module(path, (node.args[position],))
             node.update_arg(position, call)
@@ -192,9 +190,12 @@ def _name(node: fx.Node, kind: LayerKind) -> str:
     operand = node.args[1]
     if kind != "product" and trace.is_parameter(operand):
         assert isinstance(operand, fx.Node)
-        return str(operand.target).removesuffix("weight").rstrip("._") or "weight"
-    purpose = node.meta.get(trace.PRODUCT_NAME) or "product"
+        target = str(operand.meta.get(trace.ORIGIN, operand.target))
+        return re.sub(r"(parametrizations\.)?weight(\.original\d*)?$", "", target).rstrip("._") or "weight"
     path = trace.module_path(node)
+    if kind != "product":
+        raise BitatlasError(f"weight of a {kind} must be stored, not computed by the network (in {path or 'the model'})")
+    purpose = node.meta.get(trace.PRODUCT_NAME) or "product"
     return f"{path}.{purpose}" if path else purpose
 
 
@@ -204,6 +205,14 @@ def _unique(name: str, taken: set[str]) -> str:
         chosen, number = f"{name}_{number}", number + 1
     taken.add(chosen)
     return chosen
+
+
+def _refuse_odd_factors(activation: fx.Node, operand: fx.Node, kind: LayerKind, name: str) -> None:
+    if trace.is_parameter(activation):
+        raise BitatlasError(f"first factor of a product must be computed, not stored; transpose the product (layer {name!r})")
+    axes = len(trace.shape(operand))
+    if kind != "convolution" and (axes < 2 or (axes != 2 and trace.is_parameter(operand))):
+        raise BitatlasError(f"second factor of a product must have two axes, or more where computed, not {axes} (layer {name!r})")
 
 
 def _operands(node: fx.Node, readers: Sequence[fx.Node]) -> dict[Role, Operand]:
@@ -223,6 +232,7 @@ def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: s
     activation, operand = node.args[0], node.args[1]
     assert isinstance(activation, fx.Node)
     assert isinstance(operand, fx.Node)
+    _refuse_odd_factors(activation, operand, kind, name)
     weight = None
     if kind != "product" and trace.is_parameter(operand):
         weight = trace.attribute(graph_module, operand).detach().to(torch.float32).numpy().copy()

@@ -42,6 +42,9 @@ class Objective:
 
 MEASURED = (Objective(name="accuracy", unit="share", direction="maximize"), Objective(name="kl", unit="nat"))
 
+#: lowest and highest value of each
+MEASURED_RANGES = {"accuracy": (0.0, 1.0), "kl": (0.0, float("inf"))}
+
 
 def available(models: Sequence[CostModel]) -> dict[str, Objective]:
     """Return every objective by name: the measured figures and the additive metrics of the cost models."""
@@ -83,7 +86,7 @@ class Bound:
 
     def __str__(self) -> str:
         """Return the text form."""
-        return f"{self.objective.name}{self.comparison}{self.limit:g}"
+        return f"{self.objective.name}{self.comparison}{self.limit:.12g}"
 
     def violation(self, figures: Mapping[str, float]) -> float:
         """Return by how much the figure misses the bound: at most 0 where it keeps it."""

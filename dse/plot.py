@@ -35,7 +35,13 @@ def write_front(
                 axes.axhline(float_accuracy, color="black", linewidth=1, linestyle="--", label=f"float32: {float_accuracy:.4f}")
             _dress(axes, cost, measured, bottom=row == len(rows) - 1, left=column == 0)
     # the upper half is where choices are made: points that no one would take do not squeeze the rest
-    grid[0][0].set_ylim(*_accuracy_range(found, float_accuracy))
+    low, high = _accuracy_range(found, float_accuracy)
+    grid[0][0].set_ylim(low, high)
+    hidden = sum(trial.figures["accuracy"] < low for trial in found.trials)
+    if hidden:
+        grid[0][0].set_title(
+            f"{hidden} trials lie below; the front is by {', '.join(o.name for o in found.objectives)}", fontsize=9
+        )
     grid[0][0].legend(loc="lower right", fontsize=8, framealpha=0.9)
     figure.suptitle(title, fontsize=11)
     with replaced(path) as temporary:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from dse import front
-from dse.assignment import Assignment
 from dse.files import write_text
 from dse.network import ROLES
 from dse.objectives import Bound, Objective
@@ -101,8 +100,6 @@ def write_tables(folder: Path, found: Outcome, objectives: Mapping[str, Objectiv
     write_text(folder / "front.csv", front_rows.to_csv(index=False))
 
 
-def write_chosen(folder: Path, chosen: Evaluated) -> Assignment:
-    """Write ``chosen.json``, an assignment file with its figures, and return the assignment."""
-    assignment = replace(chosen.assignment, figures=dict(chosen.figures))
-    assignment.write(folder / "chosen.json")
-    return assignment
+def write_chosen(folder: Path, chosen: Evaluated) -> None:
+    """Write ``chosen.json``, an assignment file with its figures."""
+    replace(chosen.assignment, figures=dict(chosen.figures)).write(folder / "chosen.json")

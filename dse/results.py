@@ -4,6 +4,7 @@ import hashlib
 import json
 import sqlite3
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import dse
@@ -12,11 +13,13 @@ import hwmodels
 from dse.files import cache_directory
 from formats.errors import BitatlasError
 
+LIBRARIES = ("numpy", "numba", "torch")
+
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """SHA-256 over the sources of the packages that a figure depends on."""
-    digest = hashlib.sha256()
+    """SHA-256 over the sources of the packages that a figure depends on, and the versions of the libraries below them."""
+    digest = hashlib.sha256(" ".join(version(library) for library in LIBRARIES).encode())
     for package in (formats, hwmodels, dse):
         folder = Path(str(package.__file__)).parent
         for source in sorted(folder.rglob("*.py")):
@@ -39,7 +42,6 @@ class ResultStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-        self._execute("PRAGMA journal_mode=WAL")
         self._execute("CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, figures TEXT NOT NULL)")
 
     def _execute(self, statement: str, values: tuple[str, ...] = ()) -> sqlite3.Cursor:
@@ -52,7 +54,12 @@ class ResultStore:
     def get(self, wanted: str) -> dict[str, float] | None:
         """Return the figures under a key, if there are any."""
         row = self._execute("SELECT figures FROM results WHERE key = ?", (wanted,)).fetchone()
-        return None if row is None else {name: float(value) for name, value in json.loads(row[0]).items()}
+        if row is None:
+            return None
+        try:
+            return {name: float(value) for name, value in json.loads(row[0]).items()}
+        except (ValueError, AttributeError, TypeError):
+            raise BitatlasError(f"cache of results must hold figures, not {row[0][:40]!r}: {self._path}; remove it") from None
 
     def put(self, wanted: str, figures: dict[str, float]) -> None:
         """Keep figures under a key."""

@@ -14,10 +14,12 @@ from dse.assignment import Assignment, parse_quantizer
 from dse.experiment import Experiment
 from dse.ledger import Ledger
 from dse.network import ROLES, Role
-from dse.objectives import Bound, Objective
+from dse.objectives import MEASURED_RANGES, Bound, Objective
 from dse.quantize import Preparation
 from formats.errors import BitatlasError
 
+#: how many uniform assignments a search begins with at most
+MOST_UNIFORM = 64
 FIGURES = "figures"
 ORIGIN = "origin"
 
@@ -73,7 +75,11 @@ class Problem:
     def check_reachable(self) -> None:
         """Raise where a bound on a cost cannot be kept by any assignment of the space, saying by how much."""
         for bound in self.bounds:
-            if bound.objective.is_cost:
+            if not bound.objective.is_cost:
+                best = MEASURED_RANGES[bound.objective.name][bound.comparison == ">="]
+                if bound.violation({bound.objective.name: best}) > 0:
+                    raise BitatlasError(f"constraint {bound} must be within reach, not beyond the best there is, {best:g}")
+            else:
                 best, names = self._extreme(bound)
                 missed = bound.violation({bound.objective.name: best})
                 if missed > 0:
@@ -142,7 +148,7 @@ def run(problem: Problem, ledger: Ledger, *, trials: int, seed: int, sampler: st
     for number, trial in enumerate(done):
         yield _evaluated(problem, trial, number)
     distributions = problem.space.distributions(problem.experiment.preparation)
-    uniform = problem.space.uniform()[: max(1, trials // 2)]
+    uniform = problem.space.uniform()[:MOST_UNIFORM]
     for number in range(len(done), trials):
         study.sampler = make_sampler(sampler, _trial_seed(seed, number))
         if number < len(uniform):
@@ -169,6 +175,8 @@ def _one_trial(
 
 
 def _evaluated(problem: Problem, trial: FrozenTrial, number: int) -> Evaluated:
+    if not {ORIGIN, FIGURES} <= set(trial.user_attrs):
+        raise BitatlasError(f"trials of the ledger must hold their origin and figures, not lack them in trial {trial.number}")
     return Evaluated(
         number=number,
         origin=str(trial.user_attrs[ORIGIN]),

@@ -1,7 +1,7 @@
 """``dse search`` from settings to files: everything between the command line and the search itself."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,9 +38,10 @@ def search(settings: SearchSettings, say: Callable[[str], None] = print) -> Sear
 
     Raises ``BitatlasError`` for settings that cannot be met; ``KeyboardInterrupt`` passes after the tables are written.
     """
-    folder = Path(settings.out)
-    _check_names(settings)
+    folder = Path(settings.out).absolute()  # before the user's own code may change the working folder
     subject = loading.load(settings.model, settings.data, Path(settings.data_dir) if settings.data_dir else None)
+    _check_names(settings)  # after the user's module is imported: it may register formats
+    settings = replace(settings, data=subject.dataset.name)
     experiment = prepare(subject, settings.cycles)
     objectives = available(experiment.cost_models)
     problem = Problem(
@@ -60,7 +61,7 @@ def search(settings: SearchSettings, say: Callable[[str], None] = print) -> Sear
 
 
 def _check_names(settings: SearchSettings) -> None:
-    """Refuse unknown formats before any model is loaded."""
+    """Refuse unknown formats before anything is written."""
     for role in ROLES:
         names = settings.weights if role == "weight" else settings.activations
         if len(set(names)) != len(names):
@@ -123,14 +124,16 @@ def _finish(
     float_accuracy = experiment.float_figures("validation").accuracy
     subject = experiment.subject
     title = f"{subject.model} on {subject.dataset.name}: {len(found.trials)} trials, {len(found.front)} on the front"
+    for stale in ("chosen.json", "model.onnx"):  # of an earlier run: what is chosen now may differ, or nothing may be
+        (folder / stale).unlink(missing_ok=True)
     try:
         chosen = report.choose(found, condition)
     except BitatlasError:
         plot.write_front(folder / "front.png", found, None, float_accuracy, objectives, title)
         raise
     plot.write_front(folder / "front.png", found, chosen, float_accuracy, objectives, title)
-    assignment = report.write_chosen(folder, chosen)
-    agreement = export_checked(experiment, assignment, folder / "model.onnx")
+    agreement = export_checked(experiment, chosen.assignment, folder / "model.onnx")
+    report.write_chosen(folder, chosen)
     shown = ", ".join(f"{name} {value:.6g} {objectives[name].unit}" for name, value in chosen.figures.items())
     say(f"float32 accuracy on validation: {float_accuracy:.4f}")
     say(f"chosen: trial {chosen.number} ({chosen.origin}): {shown}")

@@ -34,6 +34,9 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Refuse what no search can be run with."""
+        for item in fields(self):
+            if getattr(self, item.name) == "" or "\0" in str(getattr(self, item.name)):
+                raise InvalidValueError(f"--{item.name.replace('_', '-')} must be a text without null bytes, not empty")
         if not self.weights or not self.activations:
             which = "--weight-formats" if not self.weights else "--activation-formats"
             raise InvalidValueError(
@@ -88,9 +91,12 @@ def _read(config: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         table = tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
         raise BitatlasError(f"--config must be readable, not fail ({error.strerror}): {config}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidValueError(f"--config must be valid TOML, not broken ({error}): {config}") from None
-    return {name.replace("-", "_"): _typed(name, value, known, config) for name, value in table.items()}
+    named = {name.replace("-", "_"): _typed(name, value, known, config) for name, value in table.items()}
+    if len(named) != len(table):
+        raise InvalidValueError(f"options must be given once, not with hyphens and with underscores too: {config}")
+    return named
 
 
 def _listed(value: Any, item: Any) -> Any:

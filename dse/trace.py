@@ -4,9 +4,13 @@
 seen alike, by what they compute.
 """
 
+import contextlib
 import hashlib
+import io
+import logging
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,16 +31,41 @@ UNSUPPORTED = (
     aten.conv_transpose1d.default,
     aten.conv_transpose2d.input,
     aten.conv_transpose3d.input,
+    aten.conv_tbc.default,
+    aten._convolution.default,
     aten.bilinear.default,
+    aten._trilinear.default,
     aten.addmm.default,
+    aten.addbmm.default,
+    aten.addmv.default,
+    aten.addr.default,
     aten.baddbmm.default,
     aten.mv.default,
     aten.dot.default,
+    aten.vdot.default,
+    aten.outer.default,
+    aten.cdist.default,
     aten.lstm.input,
     aten.gru.input,
     aten.rnn_tanh.input,
     aten.rnn_relu.input,
+    aten.lstm_cell.default,
+    aten.gru_cell.default,
+    aten.rnn_tanh_cell.default,
+    aten.rnn_relu_cell.default,
 )
+#: operators that are products under another name
+CONTRACTIONS = (
+    aten.einsum.default,
+    aten.linalg_matmul.default,
+    aten.tensordot.default,
+    aten.inner.default,
+    aten.linalg_vecdot.default,
+    aten.chain_matmul.default,
+    aten.linalg_multi_dot.default,
+)
+#: where a folded tensor's node keeps the name of the parameter that it was computed from
+ORIGIN = "origin"
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 
 
@@ -47,30 +76,50 @@ def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
     be traced.
     """
     module = module.eval()
-    batch = torch.export.Dim("batch", min=1)
-    example = sample[:1].expand(2, *sample.shape[1:]).contiguous()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
-            )  # torch's own call
-            program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
-            # without operators that work in place, and with contractions as the products that they are
-            contraction = torch.export.default_decompositions()[aten.einsum.default]
-            program = program.run_decompositions({aten.einsum.default: contraction})
-    except Exception as error:  # torch.export fails with many types, all of them about the user's module
-        raise BitatlasError(_untraceable(error)) from error
-    graph_module = program.module(check_guards=False)
-    assert isinstance(graph_module, fx.GraphModule)
+    with _quiet():
+        graph_module = _exported(module, sample)
+    _fold_constants(graph_module)
     _refuse_unsupported(graph_module)
     _fold_batch_norm(graph_module)
     _views_of_any_layout(graph_module)
     _spell_out_attention(graph_module)
     _drop_unused_attributes(graph_module)
     graph_module.recompile()
-    with torch.no_grad():
-        ShapeProp(graph_module).propagate(sample[:1])  # type: ignore[no-untyped-call]
+    try:
+        with torch.no_grad(), _quiet():
+            ShapeProp(graph_module).propagate(sample[:1])  # type: ignore[no-untyped-call]
+    except Exception as error:  # the user's operators on the user's tensors
+        cause = error.__cause__ or error
+        raise BitatlasError(f"model must run on a batch of one, not fail: {str(cause).strip().splitlines()[0][:300]}") from error
     return graph_module
+
+
+def _exported(module: nn.Module, sample: Tensor) -> fx.GraphModule:
+    """Export for any batch size, without operators that work in place and with contractions as the products that they are."""
+    batch = torch.export.Dim("batch", min=1)
+    example = sample[:1].expand(2, *sample.shape[1:]).contiguous()
+    try:
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+        known = torch.export.default_decompositions()
+        program = program.run_decompositions({operator: known[operator] for operator in CONTRACTIONS if operator in known})
+    except Exception as error:  # torch.export fails with many types, all of them about the user's module
+        raise BitatlasError(_untraceable(error)) from error
+    graph_module = program.module(check_guards=False)
+    assert isinstance(graph_module, fx.GraphModule)
+    return graph_module
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's own reports to itself: what fails is raised, and said in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _untraceable(error: Exception) -> str:
@@ -126,6 +175,31 @@ def _set_attribute(graph_module: fx.GraphModule, node: fx.Node, tensor: Tensor) 
         setattr(module, name, nn.Parameter(tensor.detach().clone(), requires_grad=False))
     else:
         setattr(module, name, tensor.detach().clone())
+
+
+def _fold_constants(graph_module: fx.GraphModule) -> None:
+    """Compute at once what depends on the model's own tensors alone, so that a weight that is a part or a function of a
+    parameter (weight norm, a slice, a transpose) is a stored weight.
+    """
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or not inputs or not all(is_parameter(source) for source in inputs):
+            continue
+        with torch.no_grad():
+            value = node.target(
+                *fx.map_arg(node.args, lambda source: attribute(graph_module, source)),
+                **fx.map_arg(node.kwargs, lambda source: attribute(graph_module, source)),
+            )
+        if not isinstance(value, Tensor):
+            continue
+        name = f"{node.name}_folded"
+        graph_module.register_buffer(name, value.detach().clone())
+        with graph.inserting_before(node):
+            folded = graph.get_attr(name)
+        folded.meta = {**node.meta, ORIGIN: inputs[0].meta.get(ORIGIN, str(inputs[0].target))}
+        node.replace_all_uses_with(folded)
+        graph.erase_node(node)
 
 
 def _views_of_any_layout(graph_module: fx.GraphModule) -> None:

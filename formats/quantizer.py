@@ -32,7 +32,7 @@ class Granularity:
         """Read the text form, such as ``group32``."""
         if text in ("tensor", "channel"):
             return Granularity(name=text)
-        match = re.fullmatch(r"group([1-9][0-9]*)", text)
+        match = re.fullmatch(r"group([1-9][0-9]{0,4})", text)
         if match is None:
             raise unknown_name("granularity", text, ("tensor", "channel", "group32"))
         return Granularity(name="group", size=int(match[1]))

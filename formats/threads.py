@@ -20,7 +20,15 @@ def thread_count() -> int:
     """Return how many threads share an array: as set, else ``$NUMBA_NUM_THREADS``, else one for each usable processor."""
     if _count is not None:
         return _count
-    return int(os.environ.get("NUMBA_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return count_from_environment("NUMBA_NUM_THREADS")
+
+
+def count_from_environment(name: str) -> int:
+    """Return the positive number in an environment variable, or the number of usable processors where it is not set."""
+    text = os.environ.get(name) or str(len(os.sched_getaffinity(0)))
+    if not text.isdecimal() or int(text) < 1:
+        raise InvalidValueError(f"{name} must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def set_thread_count(count: int) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from formats import Quantizer
-from formats.names import unknown_name
 from hwmodels.workload import LayerWorkload
 
 
@@ -14,7 +13,7 @@ class Metric:
 
     name: str
     unit: str
-    #: what is counted and by which model, for tables and ``--help``
+    #: what is counted and by which model, printed below tables
     summary: str
     #: whether the figures of the layers add up to the network's
     additive: bool = True
@@ -62,11 +61,3 @@ def evaluate(models: Sequence[CostModel], plans: Sequence[LayerPlan]) -> Cost:
             figures.update({metric.name: float(given[metric.name]) for metric in model.metrics})
         layers[plan.workload.name] = figures
     return Cost(metrics=tuple(metric for model in models for metric in model.metrics), layers=layers)
-
-
-def find_metric(models: Sequence[CostModel], name: str) -> Metric:
-    """Return the metric called ``name``; ``KeyError`` names the nearest."""
-    metrics = {metric.name: metric for model in models for metric in model.metrics}
-    if name not in metrics:
-        raise unknown_name("cost metric", name, metrics)
-    return metrics[name]

@@ -33,6 +33,15 @@ def data() -> Dataset:
 def factory() -> tuple[nn.Module, Dataset]:
     """Return a small perceptron, fitted on the spot with a fixed seed, and its data."""
     dataset = data()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums split over threads would make the weights depend on their number
+    try:
+        return _fitted(dataset), dataset
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fitted(dataset: Dataset) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(30, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -42,4 +51,4 @@ def factory() -> tuple[nn.Module, Dataset]:
         optimizer.zero_grad()
         functional.cross_entropy(module(features), labels).backward()
         optimizer.step()
-    return module, dataset
+    return module

@@ -16,7 +16,7 @@ from dse.report import table
 from dse.results import code_version
 from dse.searching import SearchResult, search
 from dse.settings import SearchSettings
-from studies import provenance
+from studies import command, provenance
 
 COMMAND = "python -m studies.quickstart"
 REPORT = Path("reports/quickstart")
@@ -86,8 +86,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--quick", action="store_true", help="60 trials in place of 400")
-    parser.add_argument("--out", type=Path, default=REPORT, help="folder of the report (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help=f"folder of the report (default: {REPORT}, with --quick under {RESULTS})")
     options = parser.parse_args(arguments)
+    options.out = options.out or (RESULTS / "quick-report" if options.quick else REPORT)
     # results of other code do not mix with this one's: each version of the code has a ledger of its own
     folder = RESULTS / f"{'quick' if options.quick else 'full'}-{code_version()[:8]}"
     began = time.monotonic()
@@ -100,4 +101,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

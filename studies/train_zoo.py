@@ -15,7 +15,8 @@ from dse import data
 from dse.data import Dataset
 from dse.files import replaced, write_text
 from dse.models import weights_file, zoo
-from studies import provenance
+from formats import InvalidValueError
+from studies import command, provenance
 from studies.training import Epoch, Recipe, accuracy, train
 
 COMMAND = "python -m studies.train_zoo"
@@ -60,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--quick", action="store_true", help="two epochs of everything, weights under --out: a check that training runs"
     )
-    made.add_argument("--out", type=Path, default=REPORT, help="folder of the report and of the checkpoints (default: %(default)s)")
+    where = f"{REPORT}, with --quick results/train_zoo"
+    made.add_argument("--out", type=Path, help=f"folder of the report and of the checkpoints (default: {where})")
     made.add_argument(
         "--weights", type=Path, help="folder of the trained weights (default: the package's own; with --quick under --out)"
     )
@@ -75,12 +77,15 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     options = parser().parse_args(arguments)
+    if options.threads < 1:
+        raise InvalidValueError(f"--threads must be at least 1, not {options.threads}")
     torch.set_num_threads(options.threads)
+    options.out = options.out or (Path("results/train_zoo") if options.quick else REPORT)
     weights = options.weights or (options.out / "weights" if options.quick else zoo.WEIGHTS_FOLDER)
     labels = [f"{model}-{name}" for model, name in RECIPES]
     unknown = sorted(set(options.only or ()) - set(labels))
     if unknown:
-        raise SystemExit(f"--only must be one of {', '.join(labels)}, not {unknown[0]}")
+        raise InvalidValueError(f"--only must be one of {', '.join(labels)}, not {unknown[0]}")
     table = options.out / "accuracy.csv"
     rows = pd.read_csv(table).to_dict("records") if table.exists() else []
     for (model, name), recipe in RECIPES.items():
@@ -134,4 +139,4 @@ def write_report(out: Path, rows: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dse.data import Dataset, Split
 from dse.files import replaced
+from formats import BitatlasError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +151,14 @@ def _resume(
 ) -> list[Epoch]:
     if not checkpoint.exists():
         return []
-    state = torch.load(checkpoint, weights_only=True)
-    if state["recipe"] != asdict(recipe):
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        same = state["recipe"] == asdict(recipe)
+    except Exception as error:  # torch.load fails with many types on what is no checkpoint
+        raise BitatlasError(
+            f"checkpoint must be whole, not a corrupt one ({type(error).__name__}): {checkpoint}; remove it"
+        ) from None
+    if not same:
         return []  # another recipe's run: begin afresh and overwrite it
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])

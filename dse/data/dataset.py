@@ -47,6 +47,9 @@ class Dataset:
         """Refuse splits that no network could be measured on."""
         for name in SPLIT_NAMES:
             _check_split(self.name, name, self.split(name), self.classes)
+            if self.split(name).images.shape[1:] != self.train.images.shape[1:]:
+                shapes = f"{self.train.images.shape[1:]} and {self.split(name).images.shape[1:]}"
+                raise InvalidValueError(f"samples of all splits must have one shape, not {shapes} (data set {self.name!r}, {name})")
 
     def split(self, name: str) -> Split:
         """Return the split called ``name``, one of ``SPLIT_NAMES``."""
@@ -72,9 +75,13 @@ class Dataset:
 
 def _check_split(data: str, name: str, split: Split, classes: int) -> None:
     where = f"data set {data!r}, split {name!r}"
+    if not isinstance(split, Split):
+        raise InvalidValueError(f"a split must be a dse.data.Split, not {type(split).__name__} ({where})")
     if split.images.dtype != np.float32 or split.labels.dtype != np.int64:
         dtypes = f"{split.images.dtype} and {split.labels.dtype}"
         raise InvalidValueError(f"images and labels must be float32 and int64, not {dtypes} ({where})")
+    if split.labels.ndim != 1:
+        raise InvalidValueError(f"labels must have the shape (N,), not {split.labels.shape} ({where})")
     if len(split.images) != len(split.labels) or len(split.images) == 0:
         counts = f"{len(split.images)} and {len(split.labels)}"
         raise InvalidValueError(f"images and labels must be equally many and at least one, not {counts} ({where})")
@@ -99,6 +106,10 @@ def from_arrays(
 
     ``counts`` are the sizes of train, calibration, validation and test, in this order; samples beyond their sum are unused.
     """
+    if len(counts) != len(SPLIT_NAMES) or not all(isinstance(count, int) for count in counts):
+        raise InvalidValueError(f"counts must be four whole numbers, for {', '.join(SPLIT_NAMES)}, not {counts}")
+    if len(images) != len(labels):
+        raise InvalidValueError(f"images and labels must be equally many, not {len(images)} and {len(labels)}")
     if min(counts) < 1 or sum(counts) > len(images):
         raise InvalidValueError(f"counts must be positive and sum to at most {len(images)} samples, not {counts}")
     order = np.random.default_rng(seed).permutation(len(images))

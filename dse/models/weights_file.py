@@ -32,6 +32,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            if not isinstance(metadata, dict):
+                raise InvalidValueError(f"metadata of a weights file must be a table, not {type(metadata).__name__}: {path}")
             return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
         raise InvalidValueError(f"weights file must be whole safetensors, not a corrupt one ({error}): {path}") from None

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 
 from dse.cli import COMMANDS, main
+from dse.data import Dataset
+from dse.data.fashion_mnist import DEBIAN_FOLDER
 
 UNIFORM = ["--model", "resnet8", "--weights", "int4", "--activations", "e2m1"]
 
@@ -80,9 +83,11 @@ def test_models_are_listed_with_their_accuracy(capsys: pytest.CaptureFixture[str
         (["evaluate", *UNIFORM, "--data", "digit"], "data set must be a known name, not 'digit'; nearest: digits"),
         (["evaluate", *UNIFORM, "--cycles", "0"], "cycles and lanes must be at least 1, not 0 and 8"),
         (["evaluate", "--assignment", "/none.json"], "file must be readable, not fail (No such file or directory): /none.json"),
-        (["export", *UNIFORM, "--out", "/proc/m.onnx"], "No such file or directory: "),
+        (["export", *UNIFORM, "--out", "/proc/m.onnx"], "file must be usable, not fail (No such file or directory): /proc/m.onnx"),
         (["formats", "e2m"], "format must be a known name, not 'e2m'"),
         (["formats", "int9"], "a format's codes are listed up to 8 bits, not for 9"),
+        (["search", "--model", "resnet8", "--out", ""], "an argument must have a value, not be empty"),
+        (["evaluate", *UNIFORM, "--assignment", "a.json"], "--assignment must be given alone, not with --weights or --activations"),
         (["search", "--model", "resnet8"], "--out must be given, by flag or in the --config file"),
         (
             ["search", "--model", "resnet8", "--out", "o", "--formats", ","],
@@ -92,6 +97,13 @@ def test_models_are_listed_with_their_accuracy(capsys: pytest.CaptureFixture[str
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(arguments, capsys).startswith(message)
+
+
+def test_search_takes_a_data_dir(tmp_path: Path, fashion_mnist: Dataset) -> None:
+    folder = os.environ.get("FASHION_MNIST_DIR", str(DEBIAN_FOLDER))
+    options = ["--formats", "int8", "--trials", "1", "--out", str(tmp_path / "out")]
+    assert main(["search", "--model", "vit", "--data", "fashion-mnist", "--data-dir", folder, *options]) == 0
+    assert fashion_mnist.name in (tmp_path / "out" / "search.toml").read_text()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(

@@ -106,6 +106,19 @@ def factory():
     return torch.nn.Linear(3, 2), from_arrays(name="own", classes=2, images=x, labels=labels, counts=(10, 10, 10, 10))
 def wrong():
     return torch.nn.Linear(3, 2)
+def raising():
+    raise RuntimeError("no weights here")
+def double():
+    return torch.nn.Linear(3, 2).double(), factory()[1]
+def wide():
+    return torch.nn.Linear(3, 5), factory()[1]
+def other():
+    return torch.nn.Linear(4, 2), factory()[1]
+class Pair(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+def pair():
+    return Pair(3, 2), factory()[1]
 """
 
 
@@ -128,6 +141,17 @@ def test_ones_own_model_is_found_in_the_working_folder(own_module: str) -> None:
         ("no_such_module:factory", "--model must name an importable module, not 'no_such_module' (looked in "),
         ("my_networks:factori", "factory in my_networks must be a known name, not 'factori'; nearest: factory"),
         ("my_networks:wrong", "factory must return (torch.nn.Module, dse.data.Dataset), not Linear: my_networks:wrong"),
+        (
+            "my_networks:raising",
+            "factory must return a model and its data, not fail (RuntimeError: no weights here): my_networks:raising",
+        ),
+        ("my_networks:double", "parameters must be float32, not torch.float64 in 'weight'; call .float(): my_networks:double"),
+        ("my_networks:wide", "model must return a tensor of shape (2, 2) for 2 samples, not (2, 5): my_networks:wide"),
+        ("my_networks:pair", "model must return a tensor of shape (2, 2) for 2 samples, not tuple: my_networks:pair"),
+        (
+            "my_networks:other",
+            "model must run on samples of shape (3,), not fail (RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+        ),
         (":factory", "--model must be a zoo name or package.module:factory, not ':factory'"),
     ],
 )

@@ -24,7 +24,7 @@ class Slow(fx.Interpreter):
         self.preparation, self.assignment = preparation, assignment
 
     def call_module(self, target: object, arguments: tuple[torch.Tensor, ...], options: object) -> torch.Tensor:  # type: ignore[override]
-        role, number = str(target).removeprefix("slots.").split("_")
+        role, number = str(target).removeprefix("_bitatlas_slots.").split("_")
         layer = self.preparation.network.layers[int(number)]
         quantizer = self.assignment.layers[layer.name].quantizer(role)  # type: ignore[arg-type]
         x = arguments[0].detach().numpy()

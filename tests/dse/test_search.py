@@ -20,7 +20,7 @@ from dse.ledger import FILE, STUDY
 from dse.objectives import Bound, available
 from dse.search import Problem, Space
 from dse.searching import search
-from dse.settings import SearchSettings
+from dse.settings import SearchSettings, merge
 from formats import BitatlasError
 
 SETTINGS = SearchSettings(
@@ -65,7 +65,7 @@ def test_tables_have_units_and_every_trial(finished: Path) -> None:
     assert front["lut [LUT, finn-formula]"].is_monotonic_decreasing
 
 
-def test_uniform_assignments_come_first_and_fill_at_most_half(finished: Path) -> None:
+def test_uniform_assignments_come_first(finished: Path) -> None:
     origins = trials(finished)["origin"].tolist()
     assert origins[:5] == [
         "uniform int8/int8",
@@ -74,7 +74,7 @@ def test_uniform_assignments_come_first_and_fill_at_most_half(finished: Path) ->
         "uniform ternary/ternary",
         "uniform int8/int4",
     ]
-    assert [origin.startswith("uniform") for origin in origins] == [True] * 12 + [False] * 12
+    assert [origin.startswith("uniform") for origin in origins] == [True] * 16 + [False] * 8
 
 
 def test_the_chosen_assignment_is_a_file_of_the_front(finished: Path) -> None:
@@ -93,6 +93,41 @@ def test_the_same_command_and_seed_give_the_same_trials(finished: Path, tmp_path
 def test_another_seed_gives_other_trials(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "other", seed=1)
     assert (tmp_path / "other" / "trials.csv").read_bytes() != (finished / "trials.csv").read_bytes()
+
+
+def test_trials_added_later_are_those_of_a_longer_search(finished: Path, tmp_path: Path) -> None:
+    for trials in (3, 10, 24):
+        run(tmp_path / "out", trials=trials)
+    assert (tmp_path / "out" / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
+
+
+def test_the_saved_configuration_resumes_its_own_search(tmp_path: Path) -> None:
+    run(tmp_path / "out", constraint=("lut<=60000",), trials=4, data=None)
+    saved = merge(tmp_path / "out" / "search.toml", {})
+    assert saved.data == "digits"
+    assert search(saved, say=lambda text: None).outcome.trials[3].number == 3
+
+
+def test_a_folder_may_be_called_anything(tmp_path: Path) -> None:
+    for name in ("a?b", "p%41q", "c d#e", "ü"):
+        run(tmp_path / name, trials=1)
+        assert (tmp_path / name / FILE).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a?b", "p%41q", "c d#e", "ü"}
+
+
+def test_a_failed_choice_leaves_no_earlier_one(tmp_path: Path) -> None:
+    run(tmp_path / "out", trials=4)
+    with pytest.raises(BitatlasError, match="--choose"):
+        run(tmp_path / "out", trials=4, choose="accuracy>=0.9999")
+    assert not (tmp_path / "out" / "chosen.json").exists()
+    assert not (tmp_path / "out" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("bound", ["accuracy>=1.5", "kl<=-1"])
+def test_a_bound_beyond_the_best_there_is_is_refused_at_once(tmp_path: Path, bound: str) -> None:
+    with pytest.raises(BitatlasError, match=rf"^constraint {bound} must be within reach, not beyond the best there is, "):
+        run(tmp_path / "out", constraint=(bound,))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

@@ -1,5 +1,7 @@
 """A traced network computes what the module computes; batch norm is gone and attention is in pieces."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -92,6 +94,8 @@ CASES = {
     "norm over another axis": (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(5)), (5, 6)),
     "norm first": (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), (3, 8, 8)),
     "functional": (Functional(), (3, 8, 8)),
+    "weight norm": (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Linear(4, 3)), (6,)),
+    "padding by wrapping": (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")), (3, 8, 8)),
     "in place": (InPlace(), (3, 8, 8)),
     "contractions": (Contractions(), (5, 8)),
     **{f"attention, {mask}": (Tokens(mask), (5, 8)) for mask in ("none", "causal", "bool", "float", "scale")},
@@ -148,6 +152,72 @@ def test_layers_are_named_after_their_weights_and_products_after_their_place() -
     assert names == ["first.in_proj", "first.scores", "first.mix", "first.out_proj", "scores", "mix"]
     module, shape = CASES["functional"]
     assert [layer.name for layer in network.build("x", module, shape).layers] == ["kernel", "mixing"]
+
+
+def test_a_parametrized_weight_is_stored() -> None:
+    module, shape = CASES["weight norm"]
+    layers = network.build("x", module, shape).layers
+    assert [(layer.name, layer.workload.weights) for layer in layers] == [("0", 24), ("1", 12)]
+    assert torch.nn.utils.parametrize.is_parametrized(module[0])  # type: ignore[index]
+
+
+class Parts(nn.Module):
+    """Weights that are parts and functions of parameters, and products under other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined = nn.Parameter(torch.randn(8, 4))
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = functional.linear(x, self.joined[:4])
+        key = torch.linalg.matmul(x, (self.joined[4:] * 2).T)
+        return self.last(torch.tensordot(query * key, torch.tanh(self.joined[:4]), dims=1))
+
+
+def test_weights_computed_from_parameters_are_stored_weights() -> None:
+    x = torch.randn(3, 4)
+    built = network.build("x", Parts(), (4,))
+    assert [(layer.name, layer.kind, layer.workload.weights) for layer in built.layers] == [
+        ("joined", "linear", 16),
+        ("joined_2", "linear", 16),
+        ("joined_3", "linear", 16),
+        ("last", "linear", 12),
+    ]
+    module = Parts()
+    with torch.no_grad():
+        torch.testing.assert_close(trace(module, x)(x), module(x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda self, x: torch.matmul(self.weight, x), "first factor of a product must be computed, not stored"),
+        (
+            lambda self, x: torch.matmul(x, self.weight[0]),
+            "second factor of a product must have two axes, or more where computed",
+        ),
+        (lambda self, x: nn.GRUCell(4, 4)(x[:, 0]) @ self.weight, "layers must be convolutions, linear or matrix products, not "),
+    ],
+)
+def test_products_that_no_layer_stands_for_are_refused(forward: Callable[[nn.Module, Tensor], Tensor], message: str) -> None:
+    module = nn.Linear(4, 4)
+    module.forward = forward.__get__(module)  # type: ignore[method-assign]
+    with pytest.raises(BitatlasError, match=message):
+        network.build("x", module, (4, 4))
+
+
+def test_a_computed_weight_is_refused() -> None:
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Parameter(torch.ones(4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.linear(x, self.base * x.mean())
+
+    with pytest.raises(BitatlasError, match=r"^weight of a linear must be stored, not computed by the network \(in the model\)$"):
+        network.build("x", Computed(), (3,))
 
 
 def test_contractions_are_products() -> None:

@@ -1,9 +1,7 @@
-import re
-
 import pytest
 
 from formats import Quantizer
-from hwmodels.cost import LayerPlan, evaluate, find_metric
+from hwmodels.cost import LayerPlan, evaluate
 from hwmodels.finn_formula import finn_formula
 from hwmodels.storage import BIT_OPERATIONS, WEIGHT_MEMORY
 from hwmodels.workload import LayerWorkload
@@ -48,9 +46,3 @@ def test_every_metric_has_a_unit_and_says_what_it_counts() -> None:
     for metric in evaluate(MODELS, []).metrics:
         assert metric.unit
         assert metric.summary
-
-
-def test_an_unknown_metric_names_the_nearest() -> None:
-    assert find_metric(MODELS, "lut").unit == "LUT"
-    with pytest.raises(KeyError, match=re.escape("cost metric must be a known name, not 'bop'; nearest: bops")):
-        find_metric(MODELS, "bop")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from formats import BitatlasError
 from studies import quickstart, train_zoo
 from studies.training import Recipe
 
@@ -32,5 +33,5 @@ def test_the_zoo_is_trained_into_a_folder_of_its_own_when_quick(tmp_path: Path, 
     assert (tmp_path / "weights" / "mobilenet-digits.safetensors").exists()
     assert pd.read_csv(tmp_path / "accuracy.csv")["epochs"].tolist() == [2]
     assert "| mobilenet | digits |" in (tmp_path / "README.md").read_text()
-    with pytest.raises(SystemExit, match="--only must be one of mobilenet-digits, not vit"):
+    with pytest.raises(BitatlasError, match="--only must be one of mobilenet-digits, not vit"):
         train_zoo.main(["--quick", "--out", str(tmp_path), "--only", "vit"])

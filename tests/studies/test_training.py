@@ -8,6 +8,7 @@ import torch
 
 from dse.data import Dataset, from_arrays
 from dse.models import zoo
+from formats import BitatlasError
 from studies.training import Epoch, Recipe, accuracy, augment, train
 
 RECIPE = Recipe(epochs=3, peak_learning_rate=4e-3, batch=32, shift=1, flip=False, bfloat16=False)
@@ -48,6 +49,12 @@ def test_a_checkpoint_of_another_recipe_is_not_continued(small: Dataset, tmp_pat
     shutil.copy(tmp_path / "c.pt", tmp_path / "d.pt")
     fresh = train(zoo.build("vit", small), small, other, tmp_path / "e.pt")
     assert train(zoo.build("vit", small), small, other, tmp_path / "d.pt") == fresh
+
+
+def test_a_corrupt_checkpoint_is_named(small: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "c.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(BitatlasError, match=r"^checkpoint must be whole, not a corrupt one \(.*\): .*c\.pt; remove it$"):
+        train(zoo.build("resnet8", small), small, RECIPE, tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize("flip", [False, True])

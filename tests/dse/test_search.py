@@ -24,7 +24,7 @@ from dse.settings import SearchSettings, merge
 from formats import BitatlasError
 
 SETTINGS = SearchSettings(
-    model="resnet8", data="digits", formats=("int8", "int4", "e2m1", "ternary"), objectives=("kl", "lut"), trials=24, out=""
+    model="resnet8", data="digits", formats=("int8", "int4", "e2m1", "ternary"), objectives=("kl", "lut"), trials=24, out="-"
 )
 
 

@@ -182,24 +182,33 @@ def _fold_constants(graph_module: fx.GraphModule) -> None:
     parameter (weight norm, a slice, a transpose) is a stored weight.
     """
     graph = graph_module.graph
+    lists: dict[fx.Node, Any] = {}  # what constant nodes that give several tensors come to
+
+    def value_of(source: fx.Node) -> Any:
+        return lists[source] if source in lists else attribute(graph_module, source)
+
     for node in list(graph.nodes):
         inputs = node.all_input_nodes
-        if node.op != "call_function" or not inputs or not all(is_parameter(source) for source in inputs):
+        if node.op != "call_function" or not inputs or not all(is_parameter(source) or source in lists for source in inputs):
             continue
         with torch.no_grad():
-            value = node.target(
-                *fx.map_arg(node.args, lambda source: attribute(graph_module, source)),
-                **fx.map_arg(node.kwargs, lambda source: attribute(graph_module, source)),
-            )
-        if not isinstance(value, Tensor):
-            continue
-        name = f"{node.name}_folded"
-        graph_module.register_buffer(name, value.detach().clone())
-        with graph.inserting_before(node):
-            folded = graph.get_attr(name)
-        folded.meta = {**node.meta, ORIGIN: inputs[0].meta.get(ORIGIN, str(inputs[0].target))}
-        node.replace_all_uses_with(folded)
-        graph.erase_node(node)
+            value = node.target(*fx.map_arg(node.args, value_of), **fx.map_arg(node.kwargs, value_of))
+        node.meta[ORIGIN] = inputs[0].meta.get(ORIGIN, str(inputs[0].target))
+        if isinstance(value, Tensor):
+            _replace_by_constant(graph_module, node, value)
+        else:
+            lists[node] = value
+    graph.eliminate_dead_code()
+
+
+def _replace_by_constant(graph_module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
+    name = f"{node.name}_folded"
+    graph_module.register_buffer(name, value.detach().clone())
+    with graph_module.graph.inserting_before(node):
+        folded = graph_module.graph.get_attr(name)
+    folded.meta = dict(node.meta)
+    node.replace_all_uses_with(folded)
+    graph_module.graph.erase_node(node)
 
 
 def _views_of_any_layout(graph_module: fx.GraphModule) -> None:

@@ -189,6 +189,23 @@ def test_weights_computed_from_parameters_are_stored_weights() -> None:
         torch.testing.assert_close(trace(module, x)(x), module(x))
 
 
+def test_cross_attention_has_stored_projections() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x, x.flip(1)).mean(1)
+
+    module = Decoder().eval()
+    built = network.build("x", module, (5, 8))
+    assert [layer.workload.weights for layer in built.layers if layer.kind == "linear"] == [192, 64, 64, 128, 64, 128, 128]
+    x = torch.randn(3, 5, 8)
+    with torch.no_grad():
+        assert built.logits(x.numpy()) == pytest.approx(module(x).numpy(), rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("forward", "message"),
     [

@@ -31,7 +31,7 @@ SHA256 = {
     "t10k-labels-idx1-ubyte": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
 }
 
-TRAIN, CALIBRATION, VALIDATION = 55_000, 1_000, 4_000
+TRAIN, CALIBRATION = 55_000, 1_000  # the other 4,000 are for validation
 
 
 def load(data_dir: Path | None = None) -> Dataset:

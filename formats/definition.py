@@ -27,9 +27,9 @@ class ClosedForm:
     It speeds up ``nearest_even`` and adds nothing to the meaning of a format: a format without one works alike, by table.
     """
 
-    kind: Literal["uniform", "floating", "logarithmic"]
+    kind: Literal["uniform", "floating", "shortened", "logarithmic"]
     signed: bool
-    #: stored mantissa bits of a floating format
+    #: stored mantissa bits of a floating format, or of a float32 cut short; steps per octave of a logarithmic one
     mantissa_bits: int = 0
     #: exponent of a floating format's smallest normal number
     minimum_exponent: int = 0

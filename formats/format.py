@@ -8,13 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 from formats import codec
 from formats.codec import Codes
 from formats.definition import Definition
+from formats.rules import Rules
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Format(Definition):
     """A definition that encodes, decodes and quantizes arrays."""
 
-    _rules: dict[str, codec.RoundingTable] = field(default_factory=dict, init=False, repr=False)
+    _rules: Rules = field(default_factory=dict, init=False, repr=False)
 
     def __repr__(self) -> str:
         """Return the call that makes this format."""
@@ -32,9 +33,9 @@ class Format(Definition):
         """
         return codec.encode(self, self._rules, x, scale, rounding, overflow, seed)
 
-    def decode(self, codes: ArrayLike, scale: ArrayLike = 1.0) -> NDArray[np.float32]:
-        """Return ``fl32(fl32(value) * scale)`` for every code, float32, shaped like ``codes``."""
-        return codec.decode(self, codes, scale)
+    def decode(self, codes: ArrayLike, scale: ArrayLike = 1.0, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return ``fl32(fl32(value) * scale)`` for every code, float32, shaped like ``codes``, into ``out`` where given."""
+        return codec.decode(self, self._rules, codes, scale, out)
 
     def quantize(
         self,

@@ -80,7 +80,7 @@ def _build(
         root=np.where(significand == 0, 0, root),
         negative_zero=2 ** (bits - 1) if form.signed else None,
         spacing=_SPACING[steps],
-        closed_form=form if deepest > SMALLEST_NORMAL_EXPONENT else None,
+        closed_form=form if deepest >= SMALLEST_NORMAL_EXPONENT else None,
         unsigned_counterpart=counterpart,
         summary=summary,
     )

@@ -5,6 +5,7 @@ Bias 2**(E-1) - 1, subnormals, largest value (2 - 2**-M) * 2**(2**E - 1 - bias),
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,8 @@ class Layout:
 
     @property
     def closed_form(self) -> ClosedForm | None:
-        """The fast rounding, for exponents that leave room in float32; wider ones go by table."""
-        if self.exponent_bits >= 8:
+        """The fast rounding: of exponents that leave room in float32, and of those that are just as wide; others go by table."""
+        if self.exponent_bits > 8 or (self.exponent_bits == 8 and self.mantissa_bits == 0):
             return None
-        return ClosedForm(kind="floating", signed=self.signed, mantissa_bits=self.mantissa_bits, minimum_exponent=1 - self.bias)
+        kind: Literal["floating", "shortened"] = "floating" if self.exponent_bits < 8 else "shortened"
+        return ClosedForm(kind=kind, signed=self.signed, mantissa_bits=self.mantissa_bits, minimum_exponent=1 - self.bias)

@@ -1,0 +1,148 @@
+"""How a format is rounded, as the compiled loops want it: made once for each format, rounding and treatment of overflow."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats import kernels
+from formats.boundaries import ROUNDINGS, boundaries, level_codes, overflow_boundary
+from formats.definition import Definition
+from formats.kernels.table import UNSETTLED
+from formats.names import unknown_name
+
+OVERFLOWS = ("saturate", "ieee")
+_KINDS = {
+    "uniform": kernels.UNIFORM,
+    "floating": kernels.FLOATING,
+    "shortened": kernels.SHORTENED,
+    "logarithmic": kernels.LOGARITHMIC,
+}
+#: how codes are decoded that are encoded by this kind: the bits of a shortened float32 are those of a floating format
+_DECODED = {kernels.SHORTENED: kernels.FLOATING}
+
+#: the rules made so far for one format, by rounding and overflow
+Rules = dict[str, kernels.Parameters]
+
+
+def rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int) -> kernels.Parameters:
+    """Return the numbers and tables of one rounding; ``seed`` names the sequence that stochastic rounding draws from."""
+    if rounding not in ROUNDINGS:
+        raise unknown_name("rounding", rounding, ROUNDINGS)
+    if overflow not in OVERFLOWS:
+        raise unknown_name("overflow", overflow, OVERFLOWS)
+    ieee = overflow == "ieee" and bool(fmt.nan or fmt.infinities) and rounding != "stochastic"
+    key = f"{rounding} {'ieee' if ieee else 'saturate'}"
+    if key not in rules:
+        rules[key] = _make(fmt, rounding, ieee=ieee)
+    return rules[key]._replace(key=np.uint64(seed % 2**64)) if rounding == "stochastic" else rules[key]
+
+
+def _make(fmt: Definition, rounding: str, *, ieee: bool) -> kernels.Parameters:
+    stochastic = rounding == "stochastic"
+    closed = fmt.closed_form if rounding in ("nearest_even", "stochastic") and not ieee else None
+    codes = level_codes(fmt)
+    if stochastic:
+        thresholds = fmt.float32_values[codes[1:]]
+    elif closed is not None:
+        thresholds = np.empty(0, np.float32)
+    else:
+        thresholds = boundaries(fmt, rounding)
+        if ieee:
+            thresholds, codes = _with_overflow(fmt, rounding, thresholds, codes)
+    parameters = _parameters(fmt)
+    if closed is None:
+        head_codes, head_values = _heads(fmt, parameters, thresholds, codes)
+        parameters = parameters._replace(kind=kernels.TABLE, head_codes=head_codes, head_values=head_values)
+    thresholds, codes = _padded(thresholds, codes)
+    return parameters._replace(stochastic=stochastic, thresholds=thresholds, level_codes=codes)
+
+
+def _with_overflow(
+    fmt: Definition, rounding: str, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Add what lies beyond the largest magnitudes: the infinities, or NaN where there are none."""
+    first = overflow_boundary(fmt, rounding)
+    negative, positive = fmt.infinities or (fmt.nan[-1], fmt.nan[0])
+    thresholds, codes = np.append(thresholds, first), np.append(codes, positive)
+    if fmt.signed:  # the mirror image: what does not overflow begins just above the negated boundary
+        thresholds = np.insert(thresholds, 0, np.nextafter(-first, np.float32(np.inf)))
+        codes = np.insert(codes, 0, negative)
+    return thresholds, codes
+
+
+def _heads(
+    fmt: Definition, parameters: kernels.Parameters, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Return the code and the value that all numbers have whose first 16 bits are the index, or marks where they differ."""
+    first = np.arange(2**16, dtype=np.uint32) << np.uint32(16)
+    levels = np.searchsorted(thresholds, first.view(np.float32), side="right")
+    last = np.searchsorted(thresholds, (first | np.uint32(0xFFFF)).view(np.float32), side="right")
+    found = codes[levels]
+    found[(found == parameters.zero) & (np.arange(2**16) >= 2**15)] = parameters.negative_zero
+    exponent_of_nan = (first & np.uint32(0x7F800000)) == 0x7F800000
+    settled = (levels == last) & ~exponent_of_nan
+    values = np.where(settled, fmt.float32_values[found], np.float32(np.nan))
+    return np.where(settled, found, UNSETTLED).astype(np.uint16), values.astype(np.float32)
+
+
+def _padded(thresholds: NDArray[np.float32], codes: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Pad to a power of two less one, so that the bisection needs no bounds check.
+
+    Nothing reaches an infinite threshold but an infinity, which the padded level codes send to the last level.
+    """
+    size = 2 ** max(1, len(thresholds).bit_length()) - 1
+    padded = np.concatenate([thresholds, np.full(size - len(thresholds), np.inf, np.float32)])
+    return padded.astype(np.float32), np.concatenate([codes, np.full(max(0, size + 1 - len(codes)), codes[-1])])
+
+
+def _parameters(fmt: Definition) -> kernels.Parameters:
+    """Return what does not depend on the rounding."""
+    codes = level_codes(fmt)
+    closed = fmt.closed_form
+    kind = kernels.TABLE if closed is None else _KINDS[closed.kind]
+    decoded_kind, last_regular, irregular = _decoding(fmt, kind, codes)
+    zeros = codes[fmt.values[codes] == 0]
+    zero = int(zeros[0]) if len(zeros) else -1
+    minimum_exponent = closed.minimum_exponent if closed else 0
+    first = np.float32(0)
+    if kind == kernels.LOGARITHMIC:
+        minimum_exponent = int(fmt.exponent[fmt.significand != 0].min())
+        first = np.float32(boundaries(fmt, "nearest_even")[np.flatnonzero(fmt.values[codes] == 0)[0]])
+    return kernels.Parameters(
+        kind=kind,
+        decoded_kind=decoded_kind,
+        stochastic=False,
+        low=np.float32(fmt.values[codes[0]]),
+        high=np.float32(fmt.values[codes[-1]]),
+        bits=fmt.bits,
+        mantissa_bits=closed.mantissa_bits if closed else 0,
+        minimum_exponent=minimum_exponent,
+        first=first,
+        signed=fmt.signed,
+        zero=zero,
+        negative_zero=zero if fmt.negative_zero is None else fmt.negative_zero,
+        nan=fmt.nan[0] if fmt.nan else -1,
+        last_regular=last_regular,
+        irregular=irregular,
+        key=np.uint64(0),
+        thresholds=np.empty(0, np.float32),
+        level_codes=codes,
+        head_codes=np.empty(0, np.uint16),
+        head_values=np.empty(0, np.float32),
+        values=fmt.float32_values,
+    )
+
+
+def _decoding(fmt: Definition, kind: int, codes: NDArray[np.int64]) -> tuple[int, int, int]:
+    """Return how to decode, the largest magnitude code that is regular, and the one irregular code below it, or -1.
+
+    Codes of NaN, infinities, numbers that float32 cannot hold and unused codes are irregular; with more than one of them among
+    the regular ones all is decoded by table.
+    """
+    irregular = {*fmt.unused, *fmt.nan, *(fmt.infinities or ())}
+    irregular |= set(np.flatnonzero(~np.isfinite(fmt.float32_values)).tolist())
+    last = int(codes[-1]) if kind in (kernels.FLOATING, kernels.SHORTENED) else 2**fmt.bits
+    magnitude = 2 ** (fmt.bits - 1) - 1 if fmt.signed else 2**fmt.bits - 1
+    among = sorted(code for code in irregular if code & magnitude <= last)
+    if len(among) > 1:
+        return kernels.TABLE, last, -1
+    return _DECODED.get(kind, kind), last, among[0] if among else -1

@@ -22,9 +22,9 @@ def encode(fmt: Definition, rules: Rules, x: ArrayLike, scale: ArrayLike, roundi
     """See ``Format.encode``."""
     source = as_input(x)
     scales = _as_scales(scale, source.shape)
-    parameters = rule(fmt, rules, rounding, overflow, seed)
+    found = rule(fmt, rules, rounding, overflow, seed)
     codes: Codes = np.empty(source.shape, np.uint8) if fmt.bits <= 8 else np.empty(source.shape, np.uint16)
-    if _run(kernels.encode, parameters, source, np.dtype(np.float32), scales, codes):
+    if _run(kernels.encode, found, source, np.dtype(np.float32), scales, codes):
         _refuse_nan(fmt, source)
     return codes
 
@@ -35,9 +35,9 @@ def decode(
     """See ``Format.decode``."""
     given = as_codes(fmt, codes)
     scales = _as_scales(scale, given.shape)
-    parameters = rule(fmt, rules, "nearest_even", "saturate", 0)
+    found = rule(fmt, rules, "nearest_even", "saturate", 0)
     result = np.empty(given.shape, np.float32) if out is None else as_output(out, given.shape)
-    _run(kernels.decode, parameters, given, np.dtype(fmt.code_dtype), scales, result)
+    _run(kernels.decode, found, given, np.dtype(fmt.code_dtype), scales, result)
     return result
 
 
@@ -54,9 +54,9 @@ def quantize(
     """See ``Format.quantize``."""
     source = as_input(x)
     scales = _as_scales(scale, source.shape)
-    parameters = rule(fmt, rules, rounding, overflow, seed)
+    found = rule(fmt, rules, rounding, overflow, seed)
     result = np.empty(source.shape, np.float32) if out is None else as_output(out, source.shape)
-    if _run(kernels.quantize, parameters, source, np.dtype(np.float32), scales, result):
+    if _run(kernels.quantize, found, source, np.dtype(np.float32), scales, result):
         _refuse_nan(fmt, result)  # which may be where x was
     return result
 
@@ -118,7 +118,7 @@ def _refuse_nan(fmt: Definition, values: NDArray[Any]) -> None:
 
 def _run(
     kernel: Callable[..., int],
-    parameters: kernels.Parameters,
+    of: kernels.Rule,
     source: NDArray[Any],
     wanted: np.dtype[Any],
     scales: NDArray[np.float32],
@@ -132,10 +132,10 @@ def _run(
         flat_source, flat_target = source.reshape(-1), target.reshape(-1)
 
         def work(start: int, stop: int) -> int:
-            return kernel(flat_source, flat_scales, repeat, parameters, 0, start, stop, flat_target)
+            return kernel(flat_source, flat_scales, repeat, of.numbers, of.tables, 0, start, stop, flat_target)
 
         return in_shares(work, source.size, align=kernels.BLOCK)
-    return _run_gathered(kernel, parameters, source, wanted, scales, target)
+    return _run_gathered(kernel, of, source, wanted, scales, target)
 
 
 def _repeated(scales: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[NDArray[np.float32], int]:
@@ -151,7 +151,7 @@ def _repeated(scales: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[NDAr
 
 def _run_gathered(
     kernel: Callable[..., int],
-    parameters: kernels.Parameters,
+    of: kernels.Rule,
     source: NDArray[Any],
     wanted: np.dtype[Any],
     scales: NDArray[np.float32],
@@ -160,18 +160,19 @@ def _run_gathered(
     """Do the same for any layout: a bounded number of elements is gathered, worked on and scattered at a time."""
     single = scales.size == 1
     operands = [source, target] if single else [source, target, np.broadcast_to(scales, source.shape)]
+    roles: list[list[Any]] = [["readonly"], ["writeonly"], ["readonly"]]
     pieces = np.nditer(
         operands,
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly"], ["writeonly"], ["readonly"]][: len(operands)],
+        op_flags=roles[: len(operands)],
         op_dtypes=[wanted, target.dtype, np.dtype(np.float32)][: len(operands)],
-        order="C" if parameters.stochastic else "K",  # the sequence of random numbers belongs to the order of the elements
+        order="C" if of.numbers.stochastic else "K",  # the sequence of random numbers belongs to the order of the elements
         buffersize=GATHERED,
     )
     done = total = 0
     with pieces:
         for values, results, *piece_scales in pieces:
             piece = scales.reshape(-1) if single else piece_scales[0]
-            total += kernel(values, piece, 1, parameters, done, 0, values.size, results)
+            total += kernel(values, piece, 1, of.numbers, of.tables, done, 0, values.size, results)
             done += values.size
     return total

@@ -19,11 +19,14 @@ _KINDS = {
 #: how codes are decoded that are encoded by this kind: the bits of a shortened float32 are those of a floating format
 _DECODED = {kernels.SHORTENED: kernels.FLOATING}
 
+#: where there is none: of more bits than any code has
+NO_CODE = 2**30
+
 #: the rules made so far for one format, by rounding and overflow
-Rules = dict[str, kernels.Parameters]
+Rules = dict[str, kernels.Rule]
 
 
-def rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int) -> kernels.Parameters:
+def rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int) -> kernels.Rule:
     """Return the numbers and tables of one rounding; ``seed`` names the sequence that stochastic rounding draws from."""
     if rounding not in ROUNDINGS:
         raise unknown_name("rounding", rounding, ROUNDINGS)
@@ -33,10 +36,11 @@ def rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int)
     key = f"{rounding} {'ieee' if ieee else 'saturate'}"
     if key not in rules:
         rules[key] = _make(fmt, rounding, ieee=ieee)
-    return rules[key]._replace(key=np.uint64(seed % 2**64)) if rounding == "stochastic" else rules[key]
+    found = rules[key]
+    return found._replace(numbers=found.numbers._replace(key=np.uint64(seed % 2**64))) if rounding == "stochastic" else found
 
 
-def _make(fmt: Definition, rounding: str, *, ieee: bool) -> kernels.Parameters:
+def _make(fmt: Definition, rounding: str, *, ieee: bool) -> kernels.Rule:
     stochastic = rounding == "stochastic"
     closed = fmt.closed_form if rounding in ("nearest_even", "stochastic") and not ieee else None
     codes = level_codes(fmt)
@@ -48,12 +52,18 @@ def _make(fmt: Definition, rounding: str, *, ieee: bool) -> kernels.Parameters:
         thresholds = boundaries(fmt, rounding)
         if ieee:
             thresholds, codes = _with_overflow(fmt, rounding, thresholds, codes)
-    parameters = _parameters(fmt)
+    numbers = _numbers(fmt)
+    numbers = numbers._replace(stochastic=stochastic, closed=closed is not None and not stochastic)
     if closed is None:
-        head_codes, head_values = _heads(fmt, parameters, thresholds, codes)
-        parameters = parameters._replace(kind=kernels.TABLE, head_codes=head_codes, head_values=head_values)
+        numbers = numbers._replace(kind=kernels.TABLE)
+        head_codes, head_values = _heads(fmt, numbers, thresholds, codes)
+    else:
+        head_codes, head_values = np.empty(0, np.uint16), np.empty(0, np.float32)
     thresholds, codes = _padded(thresholds, codes)
-    return parameters._replace(stochastic=stochastic, thresholds=thresholds, level_codes=codes)
+    tables = kernels.Tables(
+        thresholds=thresholds, level_codes=codes, head_codes=head_codes, head_values=head_values, values=fmt.float32_values
+    )
+    return kernels.Rule(numbers, tables)
 
 
 def _with_overflow(
@@ -70,14 +80,14 @@ def _with_overflow(
 
 
 def _heads(
-    fmt: Definition, parameters: kernels.Parameters, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
+    fmt: Definition, numbers: kernels.Parameters, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """Return the code and the value that all numbers have whose first 16 bits are the index, or marks where they differ."""
     first = np.arange(2**16, dtype=np.uint32) << np.uint32(16)
     levels = np.searchsorted(thresholds, first.view(np.float32), side="right")
     last = np.searchsorted(thresholds, (first | np.uint32(0xFFFF)).view(np.float32), side="right")
     found = codes[levels]
-    found[(found == parameters.zero) & (np.arange(2**16) >= 2**15)] = parameters.negative_zero
+    found[(found == numbers.zero) & (np.arange(2**16) >= 2**15)] = numbers.negative_zero
     exponent_of_nan = (first & np.uint32(0x7F800000)) == 0x7F800000
     settled = (levels == last) & ~exponent_of_nan
     values = np.where(settled, fmt.float32_values[found], np.float32(np.nan))
@@ -94,7 +104,7 @@ def _padded(thresholds: NDArray[np.float32], codes: NDArray[np.int64]) -> tuple[
     return padded.astype(np.float32), np.concatenate([codes, np.full(max(0, size + 1 - len(codes)), codes[-1])])
 
 
-def _parameters(fmt: Definition) -> kernels.Parameters:
+def _numbers(fmt: Definition) -> kernels.Parameters:
     """Return what does not depend on the rounding."""
     codes = level_codes(fmt)
     closed = fmt.closed_form
@@ -103,20 +113,25 @@ def _parameters(fmt: Definition) -> kernels.Parameters:
     zeros = codes[fmt.values[codes] == 0]
     zero = int(zeros[0]) if len(zeros) else -1
     minimum_exponent = closed.minimum_exponent if closed else 0
-    first = np.float32(0)
+    first, deepest = np.float32(0), 0
     if kind == kernels.LOGARITHMIC:
+        assert closed is not None
+        lowest = int(np.argmin(np.where(fmt.values > 0, fmt.values, np.inf)))
+        deepest = -int(closed.mantissa_bits * fmt.exponent[lowest] + fmt.root[lowest])
         minimum_exponent = int(fmt.exponent[fmt.significand != 0].min())
         first = np.float32(boundaries(fmt, "nearest_even")[np.flatnonzero(fmt.values[codes] == 0)[0]])
     return kernels.Parameters(
         kind=kind,
         decoded_kind=decoded_kind,
         stochastic=False,
+        closed=True,
         low=np.float32(fmt.values[codes[0]]),
         high=np.float32(fmt.values[codes[-1]]),
         bits=fmt.bits,
         mantissa_bits=closed.mantissa_bits if closed else 0,
         minimum_exponent=minimum_exponent,
         first=first,
+        deepest=deepest,
         signed=fmt.signed,
         zero=zero,
         negative_zero=zero if fmt.negative_zero is None else fmt.negative_zero,
@@ -124,16 +139,11 @@ def _parameters(fmt: Definition) -> kernels.Parameters:
         last_regular=last_regular,
         irregular=irregular,
         key=np.uint64(0),
-        thresholds=np.empty(0, np.float32),
-        level_codes=codes,
-        head_codes=np.empty(0, np.uint16),
-        head_values=np.empty(0, np.float32),
-        values=fmt.float32_values,
     )
 
 
 def _decoding(fmt: Definition, kind: int, codes: NDArray[np.int64]) -> tuple[int, int, int]:
-    """Return how to decode, the largest magnitude code that is regular, and the one irregular code below it, or -1.
+    """Return how to decode, the largest magnitude code that is regular, and the one irregular code below it, or ``NO_CODE``.
 
     Codes of NaN, infinities, numbers that float32 cannot hold and unused codes are irregular; with more than one of them among
     the regular ones all is decoded by table.
@@ -144,5 +154,5 @@ def _decoding(fmt: Definition, kind: int, codes: NDArray[np.int64]) -> tuple[int
     magnitude = 2 ** (fmt.bits - 1) - 1 if fmt.signed else 2**fmt.bits - 1
     among = sorted(code for code in irregular if code & magnitude <= last)
     if len(among) > 1:
-        return kernels.TABLE, last, -1
-    return _DECODED.get(kind, kind), last, among[0] if among else -1
+        return kernels.TABLE, last, NO_CODE
+    return _DECODED.get(kind, kind), last, among[0] if among else NO_CODE

@@ -50,12 +50,12 @@ def not_shared() -> Iterator[None]:
         _local.alone = before
 
 
-def in_shares(work: Callable[[int, int], int | None], size: int, align: int = 1) -> int:
+def in_shares(work: Callable[[int, int], int | None], size: int, align: int = 1, weight: int = 1) -> int:
     """Call ``work(start, stop)`` over [0, size), cut into one share for each thread, and return the sum of what it returns.
 
-    Cuts fall on multiples of ``align``.
+    Cuts fall on multiples of ``align``; each of the ``size`` stands for ``weight`` elements.
     """
-    shares = 1 if getattr(_local, "alone", False) else min(thread_count(), size // SMALLEST_SHARE)
+    shares = 1 if getattr(_local, "alone", False) else min(thread_count(), size * weight // SMALLEST_SHARE, size)
     if shares <= 1:
         return work(0, size) or 0
     cuts = [size * share // shares // align * align for share in range(shares)] + [size]

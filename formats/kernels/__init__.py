@@ -7,7 +7,7 @@ interpreter lock, so that threads can share an array.
 
 from formats.kernels.decode import decode
 from formats.kernels.encode import encode
-from formats.kernels.parameters import FLOATING, LOGARITHMIC, SHORTENED, TABLE, UNIFORM, Parameters
+from formats.kernels.parameters import FLOATING, LOGARITHMIC, SHORTENED, TABLE, UNIFORM, Parameters, Rule, Tables
 from formats.kernels.pieces import BLOCK
 from formats.kernels.quantize import quantize
 
@@ -19,6 +19,8 @@ __all__ = [
     "TABLE",
     "UNIFORM",
     "Parameters",
+    "Rule",
+    "Tables",
     "decode",
     "encode",
     "quantize",

@@ -3,14 +3,14 @@
 import numpy as np
 from numba import njit
 
-from formats.kernels.elements import logarithmic_bits
+from formats.kernels.elements import MAGNITUDE, logarithmic_bits
 from formats.kernels.parameters import FLOATING, LOGARITHMIC, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, scale_at, shares_one_scale, spread_scales
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _table(codes, scale, p, out):  # type: ignore[no-untyped-def]
-    values = p.values
+def decode_table(codes, scale, values, out):  # type: ignore[no-untyped-def]
+    """Decode a piece by looking up the value of each code."""
     for i in range(len(codes)):
         out[i] = values[codes[i]] * scale_at(scale, i)
 
@@ -20,13 +20,13 @@ def _uniform(codes, scale, p, out):  # type: ignore[no-untyped-def]
     """Decode and return whether some codes have to be decoded by table."""
     spare = np.int32(32 - p.bits if p.signed else 0)
     irregular = np.int32(p.irregular)
-    found = np.int32(0)
+    nearest = MAGNITUDE
     for i in range(len(codes)):
         code = np.int32(codes[i])
-        found = max(found, np.int32(code == irregular))
+        nearest = min(nearest, np.int32(code ^ irregular))
         value = np.int32(np.int32(code << (spare & np.int32(31))) >> (spare & np.int32(31)))
         out[i] = np.float32(value) * scale_at(scale, i)
-    return found
+    return nearest == 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -37,18 +37,19 @@ def _floating(codes, scale, p, out):  # type: ignore[no-untyped-def]
     step = np.float32(2.0 ** (p.minimum_exponent - p.mantissa_bits))
     mask = np.int32((1 << (p.bits - (1 if p.signed else 0))) - 1)
     to_sign = np.int32(32 - p.bits)
-    last, irregular = np.int32(p.last_regular), np.int32(p.irregular)
-    found = np.int32(0)
+    irregular = np.int32(p.irregular)
+    largest, nearest = np.int32(0), MAGNITUDE
     for i in range(len(codes)):
         code = np.int32(codes[i])
         magnitude = np.int32(code & mask)
-        found = max(found, np.int32(magnitude > last), np.int32(code == irregular))
+        largest = max(largest, magnitude)
+        nearest = min(nearest, np.int32(code ^ irregular))
         sign = np.int32(np.int32(code ^ magnitude) << (to_sign & np.int32(31)))
         normal = np.int32(np.int32(magnitude << (dropped & np.int32(31))) + rebias)
         subnormal = np.float32(np.float32(magnitude) * step).view(np.int32)
         bits = np.int32((normal if magnitude >= first_normal else subnormal) | sign)
         out[i] = bits.view(np.float32) * scale_at(scale, i)
-    return found
+    return largest > p.last_regular or nearest == 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -68,31 +69,32 @@ def _logarithmic(codes, scale, p, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def decode_piece(codes, scale, p, out):  # type: ignore[no-untyped-def]
-    """Decode a piece."""
-    irregular = np.int32(0)
+def decode_closed(codes, scale, p, out):  # type: ignore[no-untyped-def]
+    """Decode a piece by the format's closed form; return whether it has to be done by table instead."""
     if p.decoded_kind == UNIFORM:
-        irregular = _uniform(codes, scale, p, out)
-    elif p.decoded_kind == FLOATING:
-        irregular = _floating(codes, scale, p, out)
-    elif p.decoded_kind == LOGARITHMIC:
+        return _uniform(codes, scale, p, out)
+    if p.decoded_kind == FLOATING:
+        return _floating(codes, scale, p, out)
+    if p.decoded_kind == LOGARITHMIC:
         _logarithmic(codes, scale, p, out)
-    else:
-        irregular = np.int32(1)
-    if irregular:
-        _table(codes, scale, p, out)
+        return False
+    return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def decode(codes, scales, repeat, p, offset, start, stop, out):  # type: ignore[no-untyped-def]
+def decode(codes, scales, repeat, p, t, offset, start, stop, out):  # type: ignore[no-untyped-def]
     """Decode ``codes[start:stop]`` into ``out[start:stop]``; returns 0, and has the arguments of ``quantize``."""
     spread = np.empty(BLOCK, np.float32)
     for begin in range(start, stop, BLOCK):
         end = min(begin + BLOCK, stop)
         source, target = codes[begin:end], out[begin:end]
         if shares_one_scale(scales, repeat, begin, end):
-            decode_piece(source, first_scale(scales, repeat, begin), p, target)
+            scale = first_scale(scales, repeat, begin)
+            if decode_closed(source, scale, p, target):
+                decode_table(source, scale, t.values, target)
         else:
-            spread_scales(scales, repeat, begin, spread[: end - begin])
-            decode_piece(source, spread[: end - begin], p, target)
+            part = spread[: end - begin]
+            spread_scales(scales, repeat, begin, part)
+            if decode_closed(source, part, p, target):
+                decode_table(source, part, t.values, target)
     return 0

@@ -16,7 +16,7 @@ from formats.kernels.elements import (
     steps_below_one,
     uniform_code,
 )
-from formats.kernels.parameters import FLOATING, LOGARITHMIC, SHORTENED, UNIFORM
+from formats.kernels.parameters import FLOATING, SHORTENED, TABLE, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, piece_end, scale_at, shares_one_scale, spread_scales
 from formats.kernels.stochastic import stochastic_levels
 from formats.kernels.table import table_codes
@@ -93,34 +93,47 @@ def _logarithmic(x, scale, p, codes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _nearest(x, scale, p, block, codes):  # type: ignore[no-untyped-def]
-    if p.kind == UNIFORM:
-        return _uniform(x, scale, p, codes)
-    if p.kind == FLOATING:
-        return _floating(x, scale, p, codes)
-    if p.kind == SHORTENED:
-        return _shortened(x, scale, p, codes)
-    if p.kind == LOGARITHMIC:
-        return _logarithmic(x, scale, p, codes)
-    return table_codes(x, scale, p, block, codes)
+def _with_nan(x, p, codes):  # type: ignore[no-untyped-def]
+    for i in range(len(x)):
+        if x[i] != x[i]:
+            codes[i] = p.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _encoded(x, first, scale, p, block, codes):  # type: ignore[no-untyped-def]
-    if p.stochastic:
-        worst = stochastic_levels(x, first, scale, p, block)
-        _nearest(block[: len(x)], np.float32(1), p, np.empty(BLOCK, np.float32), codes)  # they are levels already
+def encode_closed(x, scale, p, codes):  # type: ignore[no-untyped-def]
+    """Encode a piece by the format's closed form."""
+    if p.kind == UNIFORM:
+        worst = _uniform(x, scale, p, codes)
+    elif p.kind == FLOATING:
+        worst = _floating(x, scale, p, codes)
+    elif p.kind == SHORTENED:
+        worst = _shortened(x, scale, p, codes)
     else:
-        worst = _nearest(x, scale, p, block, codes)
+        worst = _logarithmic(x, scale, p, codes)
     if worst > INFINITY and p.nan >= 0:
-        for i in range(len(x)):
-            if x[i] != x[i]:
-                codes[i] = p.nan
+        _with_nan(x, p, codes)
     return worst
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def encode(x, scales, repeat, p, offset, start, stop, codes):  # type: ignore[no-untyped-def]
+def encode_general(x, first, scale, p, t, block, codes):  # type: ignore[no-untyped-def]
+    """Encode a piece by table or at random; its first element has the index ``first``, ``block`` takes as many levels."""
+    if p.stochastic:
+        worst = stochastic_levels(x, first, scale, p, t, block)
+        levels, one = block[: len(x)], np.float32(1)
+        if p.kind == TABLE:
+            table_codes(levels, one, p, t, np.empty(len(x), np.float32), codes)
+        else:
+            encode_closed(levels, one, p, codes)
+    else:
+        worst = table_codes(x, scale, p, t, block, codes)
+    if worst > INFINITY and p.nan >= 0:
+        _with_nan(x, p, codes)
+    return worst
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def encode(x, scales, repeat, p, t, offset, start, stop, codes):  # type: ignore[no-untyped-def]
     """Encode ``x[start:stop]`` into ``codes[start:stop]`` and return whether any is NaN.
 
     For random numbers ``x[0]`` is element ``offset``.
@@ -134,10 +147,16 @@ def encode(x, scales, repeat, p, offset, start, stop, codes):  # type: ignore[no
         source, target = x[begin:end], codes[begin:end]
         if shares_one_scale(scales, repeat, begin, end):
             scale = first_scale(scales, repeat, begin)
-            worst = max(worst, _encoded(source, offset + begin, scale, p, block, target))
+            if p.closed:
+                worst = max(worst, encode_closed(source, scale, p, target))
+            else:
+                worst = max(worst, encode_general(source, offset + begin, scale, p, t, block, target))
         else:
             part = spread[: end - begin]
             spread_scales(scales, repeat, begin, part)
-            worst = max(worst, _encoded(source, offset + begin, part, p, block, target))
+            if p.closed:
+                worst = max(worst, encode_closed(source, part, p, target))
+            else:
+                worst = max(worst, encode_general(source, offset + begin, part, p, t, block, target))
         begin = end
     return 1 if worst > INFINITY else 0

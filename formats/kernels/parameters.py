@@ -9,7 +9,7 @@ UNIFORM, FLOATING, SHORTENED, LOGARITHMIC, TABLE = range(5)
 
 
 class Parameters(NamedTuple):
-    """Numbers and tables for one format and one rounding; unused numbers are zero."""
+    """Numbers for one format and one rounding; unused ones are zero."""
 
     #: one of the kinds above: how codes are found
     kind: int
@@ -17,6 +17,8 @@ class Parameters(NamedTuple):
     decoded_kind: int
     #: whether values are rounded at random to one of their two neighbours
     stochastic: bool
+    #: whether rounding needs neither tables nor random numbers
+    closed: bool
     #: smallest and largest level
     low: np.float32
     high: np.float32
@@ -28,6 +30,8 @@ class Parameters(NamedTuple):
     minimum_exponent: int
     #: smallest magnitude that a logarithmic format does not round to zero
     first: np.float32
+    #: how many steps below 1 its smallest level lies
+    deepest: int
     #: whether codes carry a sign
     signed: bool
     #: code of the level zero, and of minus zero (or the same)
@@ -35,11 +39,16 @@ class Parameters(NamedTuple):
     negative_zero: int
     #: code of NaN, or -1
     nan: int
-    #: codes whose magnitude is above this, and this one code (or -1), are decoded by table
+    #: codes whose magnitude is above this, and this one code, are decoded by table
     last_regular: int
     irregular: int
     #: which random sequence stochastic rounding draws from
     key: np.uint64
+
+
+class Tables(NamedTuple):
+    """Arrays for one format and one rounding; apart from the numbers, since passing arrays costs as much as a short loop."""
+
     #: float32, one less than levels, padded with infinity: the smallest number that is rounded to each level but the first, or
     #: for stochastic rounding that may not be rounded to the level below it: the level itself
     thresholds: NDArray[np.float32]
@@ -51,3 +60,10 @@ class Parameters(NamedTuple):
     head_values: NDArray[np.float32]
     #: float32: value of each code
     values: NDArray[np.float32]
+
+
+class Rule(NamedTuple):
+    """Both."""
+
+    numbers: Parameters
+    tables: Tables

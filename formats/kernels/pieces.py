@@ -4,8 +4,6 @@ from numba import njit
 from numba.core import types
 from numba.extending import overload
 
-from formats.kernels.parameters import TABLE
-
 #: a power of two, so that no piece straddles a multiple of 2**32
 BLOCK = 2048
 
@@ -52,7 +50,7 @@ def spread_scales(scales, repeat, start, out):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def piece_end(p, scale_count, repeat, offset, begin, stop):  # type: ignore[no-untyped-def]
     """Return where a piece ends that begins at ``begin``: with the run of its scale if that is long and nothing is kept aside."""
-    if p.kind != TABLE and not p.stochastic:
+    if p.closed:
         run_end = stop if scale_count == 1 else min(stop, (begin // repeat + 1) * repeat)
         if run_end - begin >= BLOCK:
             return run_end

@@ -20,7 +20,7 @@ from formats.kernels.elements import (
     shortened_bits,
     uniform_level,
 )
-from formats.kernels.parameters import FLOATING, LOGARITHMIC, SHORTENED, UNIFORM
+from formats.kernels.parameters import FLOATING, SHORTENED, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, piece_end, scale_at, shares_one_scale, spread_scales
 from formats.kernels.stochastic import stochastic_levels
 from formats.kernels.table import table_levels
@@ -34,8 +34,8 @@ def _uniform(x, scale, p, out):  # type: ignore[no-untyped-def]
         q = x[i] / scale_at(scale, i)
         magnitude = np.int32(float_bits(q) & MAGNITUDE)
         worst = max(worst, magnitude)
-        level = uniform_level(min(max(q, low), high))
-        out[i] = (q if magnitude > INFINITY else level) * scale_at(scale, i)
+        level = float_bits(uniform_level(min(max(q, low), high)))
+        out[i] = as_float(magnitude if magnitude > INFINITY else level) * scale_at(scale, i)
     return worst
 
 
@@ -119,27 +119,29 @@ def _scaled(levels, scale, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rounded(x, first, scale, p, block, out):  # type: ignore[no-untyped-def]
-    if p.stochastic:
-        worst = stochastic_levels(x, first, scale, p, block)
-    elif p.kind == UNIFORM:
+def quantize_closed(x, scale, p, out):  # type: ignore[no-untyped-def]
+    """Quantize a piece by the format's closed form."""
+    if p.kind == UNIFORM:
         return _uniform(x, scale, p, out)
-    elif p.kind == FLOATING:
+    if p.kind == FLOATING:
         return _floating(x, scale, p, out)
-    elif p.kind == SHORTENED:
+    if p.kind == SHORTENED:
         return _shortened(x, scale, p, out)
-    elif p.kind == LOGARITHMIC and p.mantissa_bits == 1:
+    if p.mantissa_bits == 1:
         return _octaves(x, scale, p, out)
-    elif p.kind == LOGARITHMIC:
-        return _half_octaves(x, scale, p, out)
-    else:
-        worst = table_levels(x, scale, p, block)
+    return _half_octaves(x, scale, p, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def quantize_general(x, first, scale, p, t, block, out):  # type: ignore[no-untyped-def]
+    """Quantize a piece by table or at random; its first element has the index ``first``, ``block`` takes as many levels."""
+    worst = stochastic_levels(x, first, scale, p, t, block) if p.stochastic else table_levels(x, scale, p, t, block)
     _scaled(block, scale, out)
     return worst
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def quantize(x, scales, repeat, p, offset, start, stop, out):  # type: ignore[no-untyped-def]
+def quantize(x, scales, repeat, p, t, offset, start, stop, out):  # type: ignore[no-untyped-def]
     """Quantize ``x[start:stop]`` into ``out[start:stop]`` and return whether any is NaN.
 
     For random numbers ``x[0]`` is element ``offset``.
@@ -153,10 +155,16 @@ def quantize(x, scales, repeat, p, offset, start, stop, out):  # type: ignore[no
         source, target = x[begin:end], out[begin:end]
         if shares_one_scale(scales, repeat, begin, end):
             scale = first_scale(scales, repeat, begin)
-            worst = max(worst, _rounded(source, offset + begin, scale, p, block, target))
+            if p.closed:
+                worst = max(worst, quantize_closed(source, scale, p, target))
+            else:
+                worst = max(worst, quantize_general(source, offset + begin, scale, p, t, block, target))
         else:
             part = spread[: end - begin]
             spread_scales(scales, repeat, begin, part)
-            worst = max(worst, _rounded(source, offset + begin, part, p, block, target))
+            if p.closed:
+                worst = max(worst, quantize_closed(source, part, p, target))
+            else:
+                worst = max(worst, quantize_general(source, offset + begin, part, p, t, block, target))
         begin = end
     return 1 if worst > INFINITY else 0

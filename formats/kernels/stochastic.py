@@ -7,8 +7,19 @@ that is below its share of the way to the next level. Numbers have 32 bits, so t
 import numpy as np
 from numba import njit
 
-from formats.kernels.elements import INFINITY, MAGNITUDE, as_float, binade, float_bits
-from formats.kernels.parameters import FLOATING, LOGARITHMIC, UNIFORM
+from formats.kernels.elements import (
+    EXPONENT,
+    INFINITY,
+    MAGNITUDE,
+    MANTISSA,
+    ROOT_MANTISSA,
+    SIGN,
+    as_float,
+    binade,
+    float_bits,
+    logarithmic_bits,
+)
+from formats.kernels.parameters import FLOATING, LOGARITHMIC, SHORTENED, UNIFORM
 from formats.kernels.table import bisect, divide
 
 TO_WHOLE = np.float32(2.0**31)
@@ -72,20 +83,51 @@ def _floating(first, keys, p, block):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _between_levels(first, keys, p, block):  # type: ignore[no-untyped-def]
+def _shortened(first, keys, p, block):  # type: ignore[no-untyped-def]
+    """Add random bits below the place where the mantissa is cut off, then cut."""
+    below = np.int32((1 << (23 - p.mantissa_bits)) - 1)
+    zero = np.float32(0.0) if p.zero == p.negative_zero else np.float32(-0.0)
     for i in range(len(block)):
-        c = min(max(block[i], p.low), p.high)
-        level = bisect(c, p.thresholds)
-        below = np.float64(p.values[p.level_codes[level]])
-        if c > below:  # then c is under the highest level, and there is a level above
-            share = (np.float64(c) - below) / (np.float64(p.thresholds[level]) - below)
-            level += rounds_up(share, random_bits(np.uint32(first + np.uint32(i)), keys[0], keys[1]))
-        code = p.level_codes[level]
-        block[i] = p.values[p.negative_zero if code == p.zero and np.signbit(c) else code]
+        bits = float_bits(min(max(block[i], p.low), p.high))
+        drawn = np.int32(np.int32(random_bits(np.uint32(first + np.uint32(i)), keys[0], keys[1]) >> np.uint32(1)) & below)
+        magnitude = np.int32(np.int32(np.int32(bits & MAGNITUDE) + drawn) & np.int32(~below))
+        block[i] = as_float(magnitude | np.int32(bits & SIGN)) + zero
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def stochastic_levels(x, first, scale, p, block):  # type: ignore[no-untyped-def]
+def _half_octaves(first, keys, p, block):  # type: ignore[no-untyped-def]
+    """Levels are those that float32 carries; neighbours differ by a number that it carries too."""
+    deepest = np.int32(logarithmic_bits(np.int32(p.deepest), np.int32(2)))
+    zero = np.float32(0.0) if p.zero == p.negative_zero else np.float32(-0.0)
+    for i in range(len(block)):
+        c = min(max(block[i], p.low), p.high)
+        magnitude = np.int32(float_bits(c) & MAGNITUDE)
+        odd = np.int32(magnitude & MANTISSA) >= ROOT_MANTISSA
+        octave = np.int32(magnitude & EXPONENT)
+        half = np.int32(octave | ROOT_MANTISSA)
+        lower = half if odd else octave
+        upper = np.int32(octave + np.int32(1 << 23)) if odd else half
+        lower, upper = (lower, upper) if magnitude >= deepest else (np.int32(0), deepest)
+        share = np.float32(np.float32(abs(c) - as_float(lower)) / np.float32(as_float(upper) - as_float(lower)))
+        up = rounds_up(share, random_bits(np.uint32(first + np.uint32(i)), keys[0], keys[1]))
+        block[i] = np.copysign(as_float(upper if up else lower), c) + zero
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _between_levels(first, keys, p, t, block):  # type: ignore[no-untyped-def]
+    for i in range(len(block)):
+        c = min(max(block[i], p.low), p.high)
+        level = bisect(c, t.thresholds)
+        below = np.float64(t.values[t.level_codes[level]])
+        if c > below:  # then c is under the highest level, and there is a level above
+            share = (np.float64(c) - below) / (np.float64(t.thresholds[level]) - below)
+            level += rounds_up(share, random_bits(np.uint32(first + np.uint32(i)), keys[0], keys[1]))
+        code = t.level_codes[level]
+        block[i] = t.values[p.negative_zero if code == p.zero and np.signbit(c) else code]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def stochastic_levels(x, first, scale, p, t, block):  # type: ignore[no-untyped-def]
     """Leave levels near ``x / scale`` in ``block`` and return the largest quotient's bits."""
     worst = divide(x, scale, block)
     key = mixed64(p.key ^ mixed64(np.uint64(first >> 32)))
@@ -96,8 +138,12 @@ def stochastic_levels(x, first, scale, p, block):  # type: ignore[no-untyped-def
         _uniform(index, keys, p, part)
     elif p.kind == FLOATING or (p.kind == LOGARITHMIC and p.mantissa_bits == 1):
         _floating(index, keys, p, part)
+    elif p.kind == SHORTENED:
+        _shortened(index, keys, p, part)
+    elif p.kind == LOGARITHMIC:
+        _half_octaves(index, keys, p, part)
     else:
-        _between_levels(index, keys, p, part)
+        _between_levels(index, keys, p, t, part)
     if worst > INFINITY:
         for i in range(len(x)):
             if x[i] != x[i]:

@@ -37,8 +37,8 @@ def divide(x, scale, block):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _searched(x, p):  # type: ignore[no-untyped-def]
-    code = p.level_codes[bisect(x, p.thresholds)]
+def _searched(x, p, t):  # type: ignore[no-untyped-def]
+    code = t.level_codes[bisect(x, t.thresholds)]
     return p.negative_zero if code == p.zero and np.signbit(x) else code
 
 
@@ -55,33 +55,33 @@ def _look_up(heads, table, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def table_codes(x, scale, p, block, codes):  # type: ignore[no-untyped-def]
+def table_codes(x, scale, p, t, block, codes):  # type: ignore[no-untyped-def]
     """Write the codes of ``x / scale``, leave the quotients in ``block`` and return the largest magnitude's bits."""
     worst = divide(x, scale, block)
     heads = np.empty(len(x), np.uint16)
     found = np.empty(len(x), np.uint16)
     _heads(block, heads)
-    _look_up(heads, p.head_codes, found)
+    _look_up(heads, t.head_codes, found)
     for i in range(len(x)):
         codes[i] = found[i]
     if found.max() == UNSETTLED:
         for i in range(len(x)):
             if found[i] == UNSETTLED:
-                codes[i] = _searched(block[i], p)
+                codes[i] = _searched(block[i], p, t)
     return worst
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def table_levels(x, scale, p, block):  # type: ignore[no-untyped-def]
+def table_levels(x, scale, p, t, block):  # type: ignore[no-untyped-def]
     """Leave the levels of ``x / scale`` in ``block``, and NaN where it is; return the largest quotient's bits."""
     worst = divide(x, scale, block)
     heads = np.empty(len(x), np.uint16)
     _heads(block, heads)
     quotients = block[: len(x)]
     levels = np.empty(len(x), np.float32)
-    _look_up(heads, p.head_values, levels)
+    _look_up(heads, t.head_values, levels)
     for i in range(len(x)):
         if levels[i] != levels[i]:
-            levels[i] = p.values[_searched(quotients[i], p)] if quotients[i] == quotients[i] else quotients[i]
+            levels[i] = t.values[_searched(quotients[i], p, t)] if quotients[i] == quotients[i] else quotients[i]
     block[: len(x)] = levels
     return worst

@@ -114,7 +114,9 @@ def test_closed_forms_give_what_the_table_gives(bits):
         fmt = formats.get(name)
         if fmt.bits != bits:
             continue
-        x = np.concatenate([random_bits(6000), normal(3000, spread=float(fmt.largest) / 8), normal(3000), fmt.float32_values[:4096]])
+        x = np.concatenate(
+            [random_bits(6000), normal(3000, spread=float(fmt.largest) / 8), normal(3000), fmt.float32_values[:4096]]
+        )
         x = np.where(np.isnan(x), np.float32(-0.0), x)
         np.testing.assert_array_equal(fmt.encode(x), by_table(name).encode(x), name)
         assert_same_bits(fmt.quantize(x), by_table(name).quantize(x), name)

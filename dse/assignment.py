@@ -12,6 +12,7 @@ from dse.files import write_text
 from dse.network import ROLES, Role
 from formats import BitatlasError, InvalidValueError, Quantizer
 from formats.names import unknown_name
+from formats.tensor_quantizer import TensorQuantizer
 
 #: an accumulator that can be named in a file; products are summed in float32 by the float operators themselves
 ACCUMULATORS = ("float32",)
@@ -22,11 +23,11 @@ DEFAULTS: dict[Role, tuple[str, str]] = {"weight": ("channel", "mse"), "activati
 class LayerAssignment:
     """Quantizers of one layer's weight and activation, and how its products are summed."""
 
-    weight: Quantizer
-    activation: Quantizer
+    weight: TensorQuantizer
+    activation: TensorQuantizer
     accumulator: str = "float32"
 
-    def quantizer(self, role: Role) -> Quantizer:
+    def quantizer(self, role: Role) -> TensorQuantizer:
         """Return the quantizer of one operand."""
         return self.weight if role == "weight" else self.activation
 
@@ -64,12 +65,17 @@ def _layers_as_text(assignment: Assignment) -> dict[str, dict[str, str]]:
     }
 
 
-def parse_quantizer(text: str, role: Role) -> Quantizer:
-    """Read a quantizer's text form with the role's defaults: weights by channel, activations by tensor, both by MSE."""
+def parse_quantizer(text: str, role: Role) -> TensorQuantizer:
+    """Read a quantizer's text form with the role's defaults: weights by channel, activations by tensor, both by MSE.
+
+    An activation's must come down to one format and one scale: its scale is fixed beforehand.
+    """
     granularity, choice = DEFAULTS[role]
     quantizer = Quantizer.parse(text, granularity=granularity, choice=choice)
     if role == "activation" and quantizer.granularity.name != "tensor":
         raise InvalidValueError(f"granularity of an activation must be tensor, not {quantizer.granularity} ({text})")
+    if role == "activation" and not quantizer.static:
+        raise InvalidValueError(f"quantizer of an activation must come down to one format and one scale, not be {text}")
     return quantizer
 
 

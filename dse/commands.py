@@ -32,7 +32,7 @@ def evaluate(options: argparse.Namespace) -> None:
     experiment, assignment = _open(options)
     measured = experiment.measure(assignment, options.split)
     reference = experiment.float_figures(options.split)
-    cost = experiment.cost(assignment)
+    cost, not_priced = experiment.priced_cost(assignment)
     models = {metric.name: model.name for model in experiment.cost_models for metric in model.metrics}
     units = {metric.name: header(metric.name, metric.unit, models[metric.name]) for metric in cost.metrics}
     rows = [
@@ -50,6 +50,8 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"KL to float32 [nat]: {measured.kl:.6g}")
     for metric in cost.metrics:
         print(f"{units[metric.name]}: {metric.summary}")
+    for reason in not_priced:
+        print(f"left out: {reason}")
     if options.csv:
         write_text(options.csv, frame.to_csv(index=False))
     if options.save:

@@ -68,20 +68,26 @@ class Experiment:
         return Figures(accuracy=found["accuracy"], kl=found["kl"])
 
     def cost(self, assignment: Assignment) -> Cost:
-        """Return the costs of an assignment by every cost model."""
-        plans = [
+        """Return the costs of an assignment by every cost model; ``NotPricedError`` where one knows no price of a quantizer."""
+        return cost.evaluate(self.cost_models, self._plans(assignment))
+
+    def priced_cost(self, assignment: Assignment) -> tuple[Cost, tuple[str, ...]]:
+        """Return the costs by the models that can price the assignment, and why the others were left out."""
+        return cost.evaluate_priced(self.cost_models, self._plans(assignment))
+
+    def _plans(self, assignment: Assignment) -> list[LayerPlan]:
+        return [
             LayerPlan(workload=layer.workload, weight=chosen.weight, activation=chosen.activation)
             for layer in self.preparation.network.layers
             for chosen in (assignment.layers[layer.name],)
         ]
-        return cost.evaluate(self.cost_models, plans)
 
 
 def _definitions(assignment: Assignment) -> str:
     """SHA-256 over what the formats of an assignment are: a name registered by the user may come to mean something else."""
     quantizers = [quantizer for layer in assignment.layers.values() for quantizer in (layer.weight, layer.activation)]
     digest = hashlib.sha256()
-    for fmt in {quantizer.format_name: quantizer.format for quantizer in quantizers}.values():
+    for fmt in {fmt.name: fmt for quantizer in quantizers for fmt in quantizer.formats}.values():
         digest.update(f"{fmt.name} {fmt.spacing} {fmt.closed_form}".encode())
         digest.update(fmt.values.tobytes())
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from dse.assignment import Assignment, LayerAssignment
 from dse.calibrate import OperandStatistics
 from dse.network import ROLES, Filling, Layer, Network, Operand, Role, channels_last
 from formats import Format, Quantizer, torch_bridge
-from formats.quantizer import Granularity, QuantizedTensor
+from formats.tensor_quantizer import EncodedTensor, TensorQuantizer
 
 
 class Scratch:
@@ -42,7 +42,7 @@ def _dense(x: Tensor) -> bool:
 class StoredWeight:
     """A weight that was quantized beforehand; takes the float weight's place."""
 
-    encoded: QuantizedTensor
+    encoded: EncodedTensor
     values: Tensor
 
     def __call__(self, operand: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Preparation:
     _fillings: dict[tuple[str, Role, str], Filling] = field(default_factory=dict)
     _scratch: dict[Role, Scratch] = field(default_factory=lambda: {role: Scratch() for role in ROLES})
 
-    def filling(self, layer: Layer, role: Role, quantizer: Quantizer) -> Filling:
+    def filling(self, layer: Layer, role: Role, quantizer: TensorQuantizer) -> Filling:
         """Return what goes into a slot, made at the first call and kept."""
         operand = layer.operands.get(role)
         key = (layer.name if operand is None else operand.source, role, str(quantizer))
@@ -102,36 +102,39 @@ class Preparation:
             for role in ROLES
         }
 
-    def _activation(self, layer: Layer, role: Role, operand: Operand, quantizer: Quantizer) -> ActivationQuantizer:
-        sample = self.statistics[layer.name, role].sample
-        scale = float(quantizer.scales(sample)[0])
+    def _activation(self, layer: Layer, role: Role, operand: Operand, quantizer: TensorQuantizer) -> ActivationQuantizer:
+        fmt, scale = quantizer.fit(self.statistics[layer.name, role].sample)
         # what a later layer will read again must not lie in memory that the layers between write to
         scratch = self._scratch[role] if operand.readers == 1 else Scratch()
-        return ActivationQuantizer(format=quantizer.format, scale=scale, operand=operand, scratch=scratch)
+        return ActivationQuantizer(format=fmt, scale=scale, operand=operand, scratch=scratch)
 
-    def resolve(self, layer: Layer, weight: Quantizer, activation: Quantizer) -> LayerAssignment:
+    def resolve(self, layer: Layer, weight: TensorQuantizer, activation: TensorQuantizer) -> LayerAssignment:
         """Fit quantizers named for the whole network to one layer.
 
-        Operands that are never negative on the calibration split get the format's unsigned counterpart; the second operand of
-        a product, which is computed, gets one scale.
+        Operands that are never negative on the calibration split get the format's unsigned counterpart. The second operand of
+        a product is computed, as an activation is: it gets one scale, and the activation's quantizer where the weight's cannot be
+        fixed beforehand to one scale.
         """
         if layer.weight is None:
-            weight = self._fitted(layer, "weight", replace(weight, granularity=Granularity(name="tensor")))
+            one_scale = weight.per_tensor()
+            weight = self._fitted(layer, "weight", one_scale if one_scale.static else activation)
         return LayerAssignment(weight=weight, activation=self._fitted(layer, "activation", activation))
 
-    def _fitted(self, layer: Layer, role: Role, quantizer: Quantizer) -> Quantizer:
+    def _fitted(self, layer: Layer, role: Role, quantizer: TensorQuantizer) -> TensorQuantizer:
+        if not isinstance(quantizer, Quantizer) or quantizer.choice.format_name is not None:
+            return quantizer  # a rule made for one format has no meaning for its counterpart
         counterpart = quantizer.format.unsigned_counterpart
         if counterpart is None or not self.statistics[layer.name, role].never_negative:
             return quantizer
         return replace(quantizer, format_name=counterpart)
 
-    def uniform(self, model: str, data: str, weight: Quantizer, activation: Quantizer) -> Assignment:
+    def uniform(self, model: str, data: str, weight: TensorQuantizer, activation: TensorQuantizer) -> Assignment:
         """Return the assignment with the same two quantizers everywhere, fitted to each layer."""
         layers = {layer.name: self.resolve(layer, weight, activation) for layer in self.network.layers}
         return Assignment(model=model, data=data, layers=layers)
 
 
-def encode_weight(layer: Layer, quantizer: Quantizer) -> StoredWeight:
+def encode_weight(layer: Layer, quantizer: TensorQuantizer) -> StoredWeight:
     """Encode a layer's weight with its output channels as the first axis."""
     assert layer.weight is not None
     encoded = quantizer.encode(np.ascontiguousarray(np.moveaxis(layer.weight, layer.channel_axis, 0)))

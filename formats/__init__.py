@@ -8,13 +8,16 @@ array([0. , 0.5, 1. , 1.5, 2. , 3. , 4. , 6. ])
 array([ 0.5,  2. , -6. ], dtype=float32)
 """
 
+from formats import methods as methods  # makes the methods' names known
 from formats.block import BlockFormat, BlockScales
 from formats.definition import ClosedForm, Spacing
 from formats.errors import BitatlasError, InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
+from formats.method import method_names
 from formats.packing import pack, unpack
 from formats.quantizer import Quantizer
 from formats.registry import Family, get, names, register, scalar
+from formats.tensor_quantizer import EncodedTensor, StorageBits, TensorQuantizer
 from formats.threads import set_thread_count, thread_count
 
 __all__ = [
@@ -22,14 +25,18 @@ __all__ = [
     "BlockFormat",
     "BlockScales",
     "ClosedForm",
+    "EncodedTensor",
     "Family",
     "Format",
     "InvalidTypeError",
     "InvalidValueError",
     "Quantizer",
     "Spacing",
+    "StorageBits",
+    "TensorQuantizer",
     "UnknownNameError",
     "get",
+    "method_names",
     "names",
     "pack",
     "register",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from formats import block, codebook, integer, logarithmic, minifloat, standard
+from formats import additive, block, codebook, integer, logarithmic, minifloat, standard
 from formats.block import BlockFormat
 from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
@@ -144,6 +144,8 @@ register(
 )
 _register_one_number("pot{b}", lambda bits: logarithmic.signed(bits, 1), 2, 8)
 _register_one_number("post{b}", lambda bits: logarithmic.signed(bits, 2), 2, 9)
+_register_one_number("apot{b}", additive.signed, 2, 8)
+_register_one_number("uapot{b}", additive.unsigned, 1, 8)
 _register_one_number("ulog2_{b}", lambda bits: logarithmic.unsigned(bits, 1), 1, 8)
 _register_one_number("ulogsqrt2_{b}", lambda bits: logarithmic.unsigned(bits, 2), 1, 9)
 for _standard in standard.STANDARDS:
@@ -164,6 +166,7 @@ register(
         examples=("nvfp4",),
     )
 )
+_register_one_number("lloydmax{b}", codebook.gaussian, 1, 8)
 register(Family(pattern="nf4", build=codebook.nf4, examples=("nf4",)))
 register(Family(pattern="ternary", build=integer.ternary, examples=("ternary",)))
 register(Family(pattern="binary", build=integer.binary, examples=("binary",)))

@@ -1,27 +1,45 @@
 """How the scale of a group of values is chosen.
 
-Everything here works on rows: a float32 array of shape (R, n) whose R rows each get one scale.
+Everything here works on rows: a float32 array of shape (R, n) whose R rows each get one scale. "Error" is the sum over a row of
+the squared differences to the decoded values, each times its weight where weights are given.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.codec import Codes
 from formats.errors import InvalidValueError
 from formats.format import Format
 from formats.names import unknown_name
+from formats.scale_rules import FPQ_FRACTIONS, MSE_FRACTIONS, RULES, Problem, least_squares_scales, twn_threshold
+from formats.scale_storage import FLOAT32, NO_SECOND, ScaleStorage, StoredScales
 
-#: fractions of the largest magnitude that ``mse`` tries as the largest level; beyond 1 the levels sit lower within the range
-MSE_FRACTIONS = np.linspace(0.1, 1.25, 47, dtype=np.float32)
-_SMALLEST_SCALE, _LARGEST_SCALE = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+__all__ = ["FPQ_FRACTIONS", "MSE_FRACTIONS", "ScaleChoice", "least_squares_scales"]
+
+Scales = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleChoice:
-    """A rule for the scale: ``absmax``, ``percentile{p}`` with p in percent, or ``mse``."""
+    """A rule for the scale.
+
+    - ``absmax``: the largest magnitude goes to the largest level.
+    - ``percentile{p}``: p percent of the magnitudes are at most the largest level.
+    - ``mse``: the least error among ``MSE_FRACTIONS`` of the absmax scale; the larger at a tie.
+    - ``lsq``: from there, in turn, the codes nearest for the scale and the scale that is best for the codes, the closed form
+      <x, q> / <q, q> (least squares for fixed codes q), for as long as the error falls.
+    - ``twn``, for ``ternary``: ternary weight networks (Li et al., arXiv 1605.04711): magnitudes above 0.7 of their mean become
+      +-1, and the scale is the mean of those. Codes follow that threshold, not the nearest level.
+    - ``xnor``, for ``binary``: the mean magnitude, the least-squares scale for signs (XNOR-Net, arXiv 1603.05279, eq. 6).
+    - ``repq``: the least error among the 99.9th, 99.99th and 99.999th percentile of the magnitudes as the largest level, as
+      RepQ-ViT (arXiv 2212.08254) sets the scale of its log-sqrt2 quantizer, here ``ulogsqrt2_{b}``.
+    - ``fpq``: the least error among 100 largest levels from 0.01 to 1.2 of the absmax, LLM-FP4's search for a minifloat's
+      real-valued exponent bias (arXiv 2310.16836); see ``formats.methods.llm_fp4`` for why a bias is a scale. The paper compares
+      layer outputs; the error here is that of the values themselves.
+    """
 
     name: str
     percent: float = 100.0
@@ -29,11 +47,11 @@ class ScaleChoice:
     @staticmethod
     def parse(text: str) -> "ScaleChoice":
         """Read the text form, such as ``percentile99.9``."""
-        if text in ("absmax", "mse"):
+        if text in RULES and text != "percentile":
             return ScaleChoice(name=text)
         match = re.fullmatch(r"percentile([0-9]+(?:\.[0-9]+)?)", text)
         if match is None:
-            raise unknown_name("scale choice", text, ("absmax", "mse", "percentile99.9"))
+            raise unknown_name("scale choice", text, ("percentile99.9", *(name for name in RULES if name != "percentile")))
         percent = float(match[1])
         if not 0 < percent <= 100:
             raise InvalidValueError(f"percentile must be above 0 and at most 100, not {match[1]}")
@@ -45,60 +63,53 @@ class ScaleChoice:
             return self.name
         return f"percentile{np.format_float_positional(self.percent, trim='-')}"
 
-    def scales(self, fmt: Format, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def format_name(self) -> str | None:
+        """The only format that the rule is for, if there is one."""
+        return RULES[self.name].format_name
+
+    @property
+    def by_nearest(self) -> bool:
+        """Whether codes are the nearest for the scale."""
+        return self.name != "twn"
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether the rule heeds how much each value matters."""
+        return RULES[self.name].takes_weights
+
+    def scales(self, fmt: Format, rows: Scales, weights: Scales | None = None) -> Scales:
         """Return the scale of every row of (R, n), float32 of shape (R,); a row of zeros gets the scale 1.
 
-        Raises ``ValueError`` for a NaN or an infinity: it leaves no usable scale.
+        ``weights``, shaped like ``rows``, are how much each value's error counts. Raises ``ValueError`` for a NaN or an infinity:
+        it leaves no usable scale.
+        """
+        return self.stored(fmt, rows, FLOAT32, weights).decode()
+
+    def stored(self, fmt: Format, rows: Scales, storage: ScaleStorage, weights: Scales | None = None) -> StoredScales:
+        """Return the scale of every row as ``storage`` keeps it.
+
+        A rule that searches compares what can be stored, not what would then be rounded. Second scales, where the storage has any,
+        are set by what the rule chooses without storage.
         """
         unusable = rows.size - int(np.isfinite(rows).sum())
         if unusable:
             raise InvalidValueError(f"values to scale for {fmt.name} must be finite, not NaN or Inf in {unusable} elements")
-        return _CHOICES[self.name](fmt, rows, self.percent)
+        if weights is not None and not self.takes_weights:
+            raise InvalidValueError(f"importance must go with a scale chosen by error, such as mse, not with {self}")
+        rule = RULES[self.name]
+        free = Problem(fmt=fmt, rows=rows, weights=weights, percent=self.percent)
+        if storage.exact:
+            return storage.store(rule.choose(free))
+        wanted = None if storage.powers_of_two and rule.searches else rule.choose(free)
+        second = NO_SECOND if wanted is None else storage.second_scales(wanted, np.asarray(rows.any(axis=1)))
+        if wanted is None or rule.searches:
+            wanted = rule.choose(replace(free, storage=storage, second=second, free=wanted))
+        return storage.store(wanted, second, up=rule.rounds_up)
 
-
-def _reach(fmt: Format, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Magnitudes that the format has to hold; one without negative values can hold none of theirs."""
-    return np.abs(rows) if fmt.signed else np.maximum(rows, np.float32(0))
-
-
-def _from_largest(fmt: Format, largest: NDArray[np.float32]) -> NDArray[np.float32]:
-    scales = (largest / fmt.largest).astype(np.float32)
-    return np.where(largest == 0, np.float32(1), np.maximum(scales, _SMALLEST_SCALE))
-
-
-def _absmax(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
-    del percent
-    return _from_largest(fmt, _reach(fmt, rows).max(axis=1, initial=0))
-
-
-def _percentile(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
-    """Scale such that ``percent`` of the magnitudes are at most the largest level; the largest of all where it is zero."""
-    magnitudes = _reach(fmt, rows)
-    largest = magnitudes.max(axis=1, initial=0)
-    if rows.shape[1]:
-        chosen = np.percentile(magnitudes, percent, axis=1).astype(np.float32)
-        largest = np.where(chosen > 0, chosen, largest)
-    return _from_largest(fmt, largest)
-
-
-def _mse(fmt: Format, rows: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
-    """Scale among ``MSE_FRACTIONS`` of the absmax scale with the least sum of squared errors; the larger at a tie."""
-    full = _absmax(fmt, rows, percent)
-    best, least = full, np.full(len(rows), np.inf)
-    buffer = np.empty(rows.shape, np.float32)
-    for fraction in MSE_FRACTIONS[::-1]:
-        with np.errstate(over="ignore"):
-            scales = np.clip(full * fraction, _SMALLEST_SCALE, _LARGEST_SCALE)
-        fmt.quantize(rows, scales[:, np.newaxis], out=buffer)
-        np.subtract(buffer, rows, out=buffer)
-        error = np.einsum("ij,ij->i", buffer, buffer, dtype=np.float64)
-        better = error < least
-        best, least = np.where(better, scales, best), np.where(better, error, least)
-    return np.where(rows.any(axis=1), best, np.float32(1))
-
-
-_CHOICES: dict[str, Callable[[Format, NDArray[np.float32], float], NDArray[np.float32]]] = {
-    "absmax": _absmax,
-    "percentile": _percentile,
-    "mse": _mse,
-}
+    def encode(self, fmt: Format, rows: Scales, scales: Scales, weights: Scales | None = None) -> Codes:
+        """Return the codes that go with the chosen scales: the nearest, but for ``twn``."""
+        if self.by_nearest:
+            return fmt.encode(rows, scales[:, np.newaxis])
+        above = np.abs(rows) > twn_threshold(rows, weights)
+        return fmt.encode(np.where(above, np.sign(rows), np.float32(0)))

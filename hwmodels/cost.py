@@ -3,8 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from formats import Quantizer
+from formats.errors import InvalidValueError
+from formats.tensor_quantizer import TensorQuantizer
 from hwmodels.workload import LayerWorkload
+
+
+class NotPricedError(InvalidValueError):
+    """A cost model knows no price of a layer's quantizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +29,8 @@ class LayerPlan:
     """A layer with the quantizers chosen for its two operands."""
 
     workload: LayerWorkload
-    weight: Quantizer
-    activation: Quantizer
+    weight: TensorQuantizer
+    activation: TensorQuantizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +57,36 @@ class Cost:
 
 
 def evaluate(models: Sequence[CostModel], plans: Sequence[LayerPlan]) -> Cost:
-    """Ask every model for the figures of every layer."""
+    """Ask every model for the figures of every layer.
+
+    Raises ``NotPricedError``, naming the model and the layer, for a quantizer that a model knows no price of.
+    """
     layers: dict[str, Mapping[str, float]] = {}
     for plan in plans:
         figures: dict[str, float] = {}
         for model in models:
-            given = model.figures(plan)
+            given = _figures(model, plan)
             figures.update({metric.name: float(given[metric.name]) for metric in model.metrics})
         layers[plan.workload.name] = figures
     return Cost(metrics=tuple(metric for model in models for metric in model.metrics), layers=layers)
+
+
+def evaluate_priced(models: Sequence[CostModel], plans: Sequence[LayerPlan]) -> tuple[Cost, tuple[str, ...]]:
+    """Ask the models that can price every layer; also return why each of the others was left out, one line each."""
+    kept: list[CostModel] = []
+    reasons: list[str] = []
+    for model in models:
+        try:
+            evaluate([model], plans)
+        except NotPricedError as error:
+            reasons.append(str(error))
+        else:
+            kept.append(model)
+    return evaluate(kept, plans), tuple(reasons)
+
+
+def _figures(model: CostModel, plan: LayerPlan) -> Mapping[str, float]:
+    try:
+        return model.figures(plan)
+    except InvalidValueError as error:
+        raise NotPricedError(f"{error} (cost model {model.name!r}, layer {plan.workload.name!r})") from None

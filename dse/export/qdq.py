@@ -19,7 +19,7 @@ from dse.export import neutral, operators
 from dse.files import replaced
 from dse.network import Layer
 from dse.quantize import ActivationQuantizer, Preparation, StoredWeight
-from formats import Format
+from formats import Format, InvalidValueError
 from formats.quantizer import QuantizedTensor
 
 
@@ -95,6 +95,9 @@ def _lower(preparation: Preparation, assignment: Assignment, node: onnx.NodeProt
     quantizer = assignment.layers[layer.name].quantizer(role)
     filling = preparation.filling(layer, role, quantizer)
     if isinstance(filling, StoredWeight):
+        if not isinstance(filling.encoded, QuantizedTensor) or filling.encoded.quantizer.granularity.name == "tile":
+            exported = "a format with scales by tensor, channel or group"
+            raise InvalidValueError(f"weight must be {exported} to be exported, not {quantizer} (layer {layer.name!r})")
         _lower_weight(layer, filling.encoded, node.output[0], parts)
     else:
         assert isinstance(filling, ActivationQuantizer)

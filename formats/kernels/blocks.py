@@ -7,8 +7,8 @@ blocks side by side: unit u is block ``u % blocks`` of all ``inner`` columns at 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from formats.compiled import compiled
 from formats.kernels.decode import decode_closed, decode_table
 from formats.kernels.elements import INFINITY, MAGNITUDE, PLACES, as_float, float_bits, floating_bits, floating_code
 from formats.kernels.encode import encode_closed, encode_general
@@ -50,7 +50,7 @@ class BlockParameters(NamedTuple):
     scale: ScaleParameters
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _power_scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
     """Take floor(log2) of the largest magnitude from its bits, so that it is never rounded."""
     below, unit = np.int32(s.largest_exponent), np.int32(s.unit_exponent)
@@ -63,7 +63,7 @@ def _power_scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
         factors[i] = as_float(np.int32(field << np.int32(23)) if field >= 1 else subnormal)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _ratio_scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
     """Round the ratio of the largest magnitude to what the format reaches; never to zero, which could not be divided by."""
     dropped = np.int32(23 - s.mantissa_bits)
@@ -76,7 +76,7 @@ def _ratio_scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
         factors[i] = as_float(floating_bits(magnitude, first_normal, dropped_exponent)) * s.tensor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
     """Find scales and what elements are multiplied by, from the bits of largest magnitudes; return the largest of these."""
     if s.powers:
@@ -89,7 +89,7 @@ def _scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def largest_bits(x):  # type: ignore[no-untyped-def]
     """Return the bits of the largest magnitude in a contiguous array; NaN counts as larger than infinity."""
     largest = np.int32(0)
@@ -98,7 +98,7 @@ def largest_bits(x):  # type: ignore[no-untyped-def]
     return largest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _largest_of_rows(rows, largest):  # type: ignore[no-untyped-def]
     for number in range(rows.shape[0]):
         found = np.int32(0)
@@ -107,7 +107,7 @@ def _largest_of_rows(rows, largest):  # type: ignore[no-untyped-def]
         largest[number] = found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_rows(factors, rows):  # type: ignore[no-untyped-def]
     for number in range(rows.shape[0]):
         factor = factors[number]
@@ -115,7 +115,7 @@ def _fill_rows(factors, rows):  # type: ignore[no-untyped-def]
             rows[number, i] = factor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _spread(factors, block, out):  # type: ignore[no-untyped-def]
     """Repeat each block's number for all of its elements; the last block may be shorter."""
     whole = len(out) // block
@@ -124,7 +124,7 @@ def _spread(factors, block, out):  # type: ignore[no-untyped-def]
         out[whole * block :] = factors[whole]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _row_scales(x, block, s, codes, largest, factors, spread):  # type: ignore[no-untyped-def]
     """Find the scales of neighbouring blocks of one row, and spread what they stand for over the elements."""
     whole, count = len(x) // block, len(codes)
@@ -136,7 +136,7 @@ def _row_scales(x, block, s, codes, largest, factors, spread):  # type: ignore[n
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _column_scales(x, columns, inner, s, codes, largest, factors):  # type: ignore[no-untyped-def]
     """Find the scales of blocks side by side: ``x`` holds their rows, ``inner`` apart, of which the first ``columns`` count."""
     largest[:columns] = 0
@@ -147,13 +147,13 @@ def _column_scales(x, columns, inner, s, codes, largest, factors):  # type: igno
     return _scales(largest[:columns], s, codes, factors)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _stretch(unit, stop, blocks, block):  # type: ignore[no-untyped-def]
     """Return how many blocks of one row are worked on together from ``unit`` on."""
     return min(stop - unit, blocks - unit % blocks, max(1, BLOCK // block))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _span(unit, count, length, inner, block):  # type: ignore[no-untyped-def]
     """Return where ``count`` blocks begin and end in the flat array."""
     blocks = -(-length // block)
@@ -161,7 +161,7 @@ def _span(unit, count, length, inner, block):  # type: ignore[no-untyped-def]
     return (row + first) * inner, (row + min(length, first + count * block)) * inner
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def quantize_blocks(x, length, inner, b, start, stop, out):  # type: ignore[no-untyped-def]
     """Quantize units ``start`` to ``stop``; return the largest magnitude's bits, and stop where it is no number."""
     blocks, e, t = -(-length // b.block), b.element, b.tables
@@ -196,7 +196,7 @@ def quantize_blocks(x, length, inner, b, start, stop, out):  # type: ignore[no-u
     return np.int32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def encode_blocks(x, length, inner, b, start, stop, codes, scales):  # type: ignore[no-untyped-def]
     """Encode units ``start`` to ``stop`` in the same way; ``scales`` is flat too, ``inner`` for each unit."""
     blocks, e, t = -(-length // b.block), b.element, b.tables
@@ -232,7 +232,7 @@ def encode_blocks(x, length, inner, b, start, stop, codes, scales):  # type: ign
     return np.int32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def decode_blocks(codes, length, inner, factors, b, start, stop, out):  # type: ignore[no-untyped-def]
     """Decode units ``start`` to ``stop``; ``factors`` is what each block's elements are multiplied by, flat."""
     blocks, e, t = -(-length // b.block), b.element, b.tables

@@ -1,21 +1,21 @@
 """Decode: from codes to float32."""
 
 import numpy as np
-from numba import njit
 
+from formats.compiled import compiled
 from formats.kernels.elements import MAGNITUDE, logarithmic_bits
 from formats.kernels.parameters import FLOATING, LOGARITHMIC, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, scale_at, shares_one_scale, spread_scales
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def decode_table(codes, scale, values, out):  # type: ignore[no-untyped-def]
     """Decode a piece by looking up the value of each code."""
     for i in range(len(codes)):
         out[i] = values[codes[i]] * scale_at(scale, i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _uniform(codes, scale, p, out):  # type: ignore[no-untyped-def]
     """Decode and return whether some codes have to be decoded by table."""
     spare = np.int32(32 - p.bits if p.signed else 0)
@@ -29,7 +29,7 @@ def _uniform(codes, scale, p, out):  # type: ignore[no-untyped-def]
     return nearest == 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _floating(codes, scale, p, out):  # type: ignore[no-untyped-def]
     dropped = np.int32(23 - p.mantissa_bits)
     rebias = np.int32((p.minimum_exponent + 126) << 23)
@@ -52,7 +52,7 @@ def _floating(codes, scale, p, out):  # type: ignore[no-untyped-def]
     return largest > p.last_regular or nearest == 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _logarithmic(codes, scale, p, out):  # type: ignore[no-untyped-def]
     steps = np.int32(p.mantissa_bits)
     signed = p.signed
@@ -68,7 +68,7 @@ def _logarithmic(codes, scale, p, out):  # type: ignore[no-untyped-def]
         out[i] = np.int32(bits | sign).view(np.float32) * scale_at(scale, i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def decode_closed(codes, scale, p, out):  # type: ignore[no-untyped-def]
     """Decode a piece by the format's closed form; return whether it has to be done by table instead."""
     if p.decoded_kind == UNIFORM:
@@ -81,7 +81,7 @@ def decode_closed(codes, scale, p, out):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def decode(codes, scales, repeat, p, t, offset, start, stop, out):  # type: ignore[no-untyped-def]
     """Decode ``codes[start:stop]`` into ``out[start:stop]``; returns 0, and has the arguments of ``quantize``."""
     spread = np.empty(BLOCK, np.float32)

@@ -5,7 +5,8 @@ over these functions vectorise; shifts by a variable are masked for the same rea
 """
 
 import numpy as np
-from numba import njit
+
+from formats.compiled import compiled
 
 MAGNITUDE = np.int32(0x7FFFFFFF)
 SIGN = np.int32(-0x80000000)
@@ -27,50 +28,50 @@ TO_OCTAVE = np.int32(0x800000 - HALF_STEP)
 TO_HALF_OCTAVE = np.int32(0x800000 - THREE_QUARTERS_STEP)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def float_bits(x):  # type: ignore[no-untyped-def]
     """Return the bits of a float32 as int32."""
     return np.float32(x).view(np.int32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def as_float(bits):  # type: ignore[no-untyped-def]
     """Return the float32 with these bits."""
     return np.int32(bits).view(np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def positive_bits(bits, mask):  # type: ignore[no-untyped-def]
     """Return the magnitude where ``mask`` is ``MAGNITUDE``; where it is -1, the number itself if it is positive, else 0."""
     return max(np.int32(bits & mask), np.int32(0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def uniform_level(c):  # type: ignore[no-untyped-def]
     """Round to a whole number."""
     return np.float32(np.float32(c + ROUND_TO_INTEGER) - ROUND_TO_INTEGER)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def uniform_code(c, mask):  # type: ignore[no-untyped-def]
     """Return the whole number nearest to ``c`` in two's complement."""
     return np.int32(float_bits(np.float32(c + ROUND_TO_INTEGER)) & mask)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def binade(magnitude, first_normal):  # type: ignore[no-untyped-def]
     """Return the power of two at or below a magnitude, not below the smallest normal number; all three as bits."""
     return max(np.int32(magnitude & EXPONENT), first_normal)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def floating_bits(magnitude, first_normal, dropped_exponent):  # type: ignore[no-untyped-def]
     """Round: add and take away a power of two whose last place is the format's last place at the number's own exponent."""
     magic = as_float(binade(magnitude, first_normal) + dropped_exponent)
     return float_bits(np.float32(np.float32(as_float(magnitude) + magic) - magic))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def floating_code(magnitude, first_normal, dropped_exponent, dropped):  # type: ignore[no-untyped-def]
     """Return the magnitude's code: steps within the binade, counted by the same sum, and the binades below."""
     power = binade(magnitude, first_normal)
@@ -79,7 +80,7 @@ def floating_code(magnitude, first_normal, dropped_exponent, dropped):  # type: 
     return np.int32(np.int32(np.int32(power - first_normal) >> (dropped & PLACES)) + steps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def shortened_bits(magnitude, dropped):  # type: ignore[no-untyped-def]
     """Round to nearest even at the place where float32's mantissa is cut off."""
     odd = np.int32(np.int32(magnitude >> (dropped & PLACES)) & np.int32(1))
@@ -88,14 +89,14 @@ def shortened_bits(magnitude, dropped):  # type: ignore[no-untyped-def]
     return np.int32(np.int32(magnitude + half + odd) & np.int32(-last_place))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def octave_bits(magnitude, first):  # type: ignore[no-untyped-def]
     """Round a magnitude of at most 1 to the power of two nearest in the log domain; zero below ``first``."""
     rounded = np.int32(np.int32(magnitude + TO_OCTAVE) & EXPONENT)
     return rounded if magnitude >= first else np.int32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def half_octave_bits(magnitude, first):  # type: ignore[no-untyped-def]
     """Do the same for powers of the square root of two, each as float32 carries it."""
     moved = np.int32(magnitude + TO_HALF_OCTAVE)
@@ -104,7 +105,7 @@ def half_octave_bits(magnitude, first):  # type: ignore[no-untyped-def]
     return rounded if magnitude >= first else np.int32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def steps_below_one(bits, steps):  # type: ignore[no-untyped-def]
     """Return how many steps a level of a logarithmic format lies below 1."""
     octaves = np.int32(np.int32(127) - np.int32(bits >> np.int32(23)))
@@ -112,7 +113,7 @@ def steps_below_one(bits, steps):  # type: ignore[no-untyped-def]
     return np.int32(octaves * steps - half)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def logarithmic_bits(below, steps):  # type: ignore[no-untyped-def]
     """Return the bits of the level that many steps below 1."""
     half = np.int32(below & np.int32(steps - np.int32(1)))

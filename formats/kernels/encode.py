@@ -1,8 +1,8 @@
 """Encode: every kind's loop from float32 to codes; each returns the largest magnitude among the quotients, as bits."""
 
 import numpy as np
-from numba import njit
 
+from formats.compiled import compiled
 from formats.kernels.elements import (
     INFINITY,
     MAGNITUDE,
@@ -22,7 +22,7 @@ from formats.kernels.stochastic import stochastic_levels
 from formats.kernels.table import table_codes
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _uniform(x, scale, p, codes):  # type: ignore[no-untyped-def]
     low, high, mask = p.low, p.high, np.int32((1 << p.bits) - 1)
     worst = np.int32(0)
@@ -33,13 +33,13 @@ def _uniform(x, scale, p, codes):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _sign_place(p):  # type: ignore[no-untyped-def]
     """Return the bit that holds a code's sign, or 0."""
     return np.int32(1 << (p.bits - 1)) if p.signed else np.int32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _floating(x, scale, p, codes):  # type: ignore[no-untyped-def]
     mask = MAGNITUDE if p.signed else np.int32(-1)
     high, sign_place = float_bits(p.high), _sign_place(p)
@@ -58,7 +58,7 @@ def _floating(x, scale, p, codes):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _shortened(x, scale, p, codes):  # type: ignore[no-untyped-def]
     mask = MAGNITUDE if p.signed else np.int32(-1)
     high, sign_place = float_bits(p.high), _sign_place(p)
@@ -72,7 +72,7 @@ def _shortened(x, scale, p, codes):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _logarithmic(x, scale, p, codes):  # type: ignore[no-untyped-def]
     mask = MAGNITUDE if p.signed else np.int32(-1)
     high, first, sign_place = float_bits(p.high), float_bits(p.first), _sign_place(p)
@@ -92,14 +92,14 @@ def _logarithmic(x, scale, p, codes):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _with_nan(x, p, codes):  # type: ignore[no-untyped-def]
     for i in range(len(x)):
         if x[i] != x[i]:
             codes[i] = p.nan
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def encode_closed(x, scale, p, codes):  # type: ignore[no-untyped-def]
     """Encode a piece by the format's closed form."""
     if p.kind == UNIFORM:
@@ -115,7 +115,7 @@ def encode_closed(x, scale, p, codes):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def encode_general(x, first, scale, p, t, block, codes):  # type: ignore[no-untyped-def]
     """Encode a piece by table or at random; its first element has the index ``first``, ``block`` takes as many levels."""
     if p.stochastic:
@@ -132,7 +132,7 @@ def encode_general(x, first, scale, p, t, block, codes):  # type: ignore[no-unty
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def encode(x, scales, repeat, p, t, offset, start, stop, codes):  # type: ignore[no-untyped-def]
     """Encode ``x[start:stop]`` into ``codes[start:stop]`` and return whether any is NaN.
 

@@ -1,8 +1,9 @@
 """Cut an array into pieces that fit the first-level cache and give each its scale: one number, or an array of as many."""
 
-from numba import njit
 from numba.core import types
 from numba.extending import overload
+
+from formats.compiled import compiled
 
 #: a power of two, so that no piece straddles a multiple of 2**32
 BLOCK = 2048
@@ -20,19 +21,19 @@ def _scale_at(scale, i):  # type: ignore[no-untyped-def]
     return lambda scale, i: scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def shares_one_scale(scales, repeat, start, stop):  # type: ignore[no-untyped-def]
     """Whether elements ``start`` to ``stop`` of the whole array have the same scale."""
     return len(scales) == 1 or start // repeat == (stop - 1) // repeat
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def first_scale(scales, repeat, start):  # type: ignore[no-untyped-def]
     """Return the scale of element ``start``."""
     return scales[(start // repeat) % len(scales)]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def spread_scales(scales, repeat, start, out):  # type: ignore[no-untyped-def]
     """Fill ``out`` with the scales of the elements from ``start`` on."""
     position = 0
@@ -47,7 +48,7 @@ def spread_scales(scales, repeat, start, out):  # type: ignore[no-untyped-def]
         position = end
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def piece_end(p, scale_count, repeat, offset, begin, stop):  # type: ignore[no-untyped-def]
     """Return where a piece ends that begins at ``begin``: with the run of its scale if that is long and nothing is kept aside."""
     if p.closed:

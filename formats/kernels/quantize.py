@@ -5,8 +5,8 @@ count. NaN stays NaN, in whatever format.
 """
 
 import numpy as np
-from numba import njit
 
+from formats.compiled import compiled
 from formats.kernels.elements import (
     INFINITY,
     MAGNITUDE,
@@ -26,20 +26,20 @@ from formats.kernels.stochastic import stochastic_levels
 from formats.kernels.table import table_levels
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _uniform(x, scale, p, out):  # type: ignore[no-untyped-def]
     low, high = p.low, p.high
     worst = np.int32(0)
     for i in range(len(x)):
         q = x[i] / scale_at(scale, i)
-        magnitude = np.int32(float_bits(q) & MAGNITUDE)
-        worst = max(worst, magnitude)
-        level = float_bits(uniform_level(min(max(q, low), high)))
-        out[i] = as_float(magnitude if magnitude > INFINITY else level) * scale_at(scale, i)
+        worst = max(worst, np.int32(float_bits(q) & MAGNITUDE))
+        c = low if q < low else q  # compared this way round, NaN stays
+        c = high if c > high else c
+        out[i] = uniform_level(c) * scale_at(scale, i)
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def signs(p):  # type: ignore[no-untyped-def]
     """Return the mask of the bits that make the magnitude, the mask of the sign, and what is added to levels.
 
@@ -49,7 +49,7 @@ def signs(p):  # type: ignore[no-untyped-def]
     return MAGNITUDE if p.signed else np.int32(-1), SIGN if p.signed else np.int32(0), zero
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _floating(x, scale, p, out):  # type: ignore[no-untyped-def]
     mask, sign, zero = signs(p)
     high = float_bits(p.high)
@@ -66,7 +66,7 @@ def _floating(x, scale, p, out):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _shortened(x, scale, p, out):  # type: ignore[no-untyped-def]
     mask, sign, zero = signs(p)
     high = float_bits(p.high)
@@ -82,7 +82,7 @@ def _shortened(x, scale, p, out):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _octaves(x, scale, p, out):  # type: ignore[no-untyped-def]
     mask, sign, zero = signs(p)
     high, first = float_bits(p.high), float_bits(p.first)
@@ -97,7 +97,7 @@ def _octaves(x, scale, p, out):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _half_octaves(x, scale, p, out):  # type: ignore[no-untyped-def]
     mask, sign, zero = signs(p)
     high, first = float_bits(p.high), float_bits(p.first)
@@ -112,13 +112,13 @@ def _half_octaves(x, scale, p, out):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _scaled(levels, scale, out):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
         out[i] = levels[i] * scale_at(scale, i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def quantize_closed(x, scale, p, out):  # type: ignore[no-untyped-def]
     """Quantize a piece by the format's closed form."""
     if p.kind == UNIFORM:
@@ -132,7 +132,7 @@ def quantize_closed(x, scale, p, out):  # type: ignore[no-untyped-def]
     return _half_octaves(x, scale, p, out)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def quantize_general(x, first, scale, p, t, block, out):  # type: ignore[no-untyped-def]
     """Quantize a piece by table or at random; its first element has the index ``first``, ``block`` takes as many levels."""
     worst = stochastic_levels(x, first, scale, p, t, block) if p.stochastic else table_levels(x, scale, p, t, block)
@@ -140,7 +140,7 @@ def quantize_general(x, first, scale, p, t, block, out):  # type: ignore[no-unty
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def quantize(x, scales, repeat, p, t, offset, start, stop, out):  # type: ignore[no-untyped-def]
     """Quantize ``x[start:stop]`` into ``out[start:stop]`` and return whether any is NaN.
 

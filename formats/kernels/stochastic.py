@@ -5,8 +5,8 @@ that is below its share of the way to the next level. Numbers have 32 bits, so t
 """
 
 import numpy as np
-from numba import njit
 
+from formats.compiled import compiled
 from formats.kernels.elements import (
     EXPONENT,
     INFINITY,
@@ -25,7 +25,7 @@ from formats.kernels.table import bisect, divide
 TO_WHOLE = np.float32(2.0**31)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mixed64(z):  # type: ignore[no-untyped-def]
     """Return splitmix64's output for one state (Steele et al., OOPSLA 2014): a hash of 64 bits."""
     z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -34,7 +34,7 @@ def mixed64(z):  # type: ignore[no-untyped-def]
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def random_bits(index, first_key, second_key):  # type: ignore[no-untyped-def]
     """Return 32 bits for an index of 32 bits: two rounds of multiply and shift (constants: Wellons, hash-prospector), each keyed.
 
@@ -49,13 +49,13 @@ def random_bits(index, first_key, second_key):  # type: ignore[no-untyped-def]
     return np.uint32(z ^ np.uint32(z >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def rounds_up(share, bits):  # type: ignore[no-untyped-def]
     """Whether a number that has gone ``share`` (at least 0, below 1) of the way to the next level is rounded to that one."""
     return np.int32(bits >> np.uint32(1)) < np.int32(share * TO_WHOLE)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _uniform(first, keys, p, block):  # type: ignore[no-untyped-def]
     for i in range(len(block)):
         c = min(max(block[i], p.low), p.high)
@@ -64,7 +64,7 @@ def _uniform(first, keys, p, block):  # type: ignore[no-untyped-def]
         block[i] = (below + np.float32(1) if up else below) + np.float32(0)  # adding +0 turns -0 into +0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _floating(first, keys, p, block):  # type: ignore[no-untyped-def]
     """Count in steps of the format's last place at each element's own exponent: scaling by a power of two is exact."""
     mantissa_bits = p.mantissa_bits if p.kind == FLOATING else 0
@@ -82,19 +82,20 @@ def _floating(first, keys, p, block):  # type: ignore[no-untyped-def]
         block[i] = np.copysign(level, c) + zero
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _shortened(first, keys, p, block):  # type: ignore[no-untyped-def]
-    """Add random bits below the place where the mantissa is cut off, then cut."""
+    """Compare what the mantissa loses, which is the share, with as many of the bits drawn."""
     below = np.int32((1 << (23 - p.mantissa_bits)) - 1)
     zero = np.float32(0.0) if p.zero == p.negative_zero else np.float32(-0.0)
     for i in range(len(block)):
         bits = float_bits(min(max(block[i], p.low), p.high))
         drawn = np.int32(np.int32(random_bits(np.uint32(first + np.uint32(i)), keys[0], keys[1]) >> np.uint32(1)) & below)
-        magnitude = np.int32(np.int32(np.int32(bits & MAGNITUDE) + drawn) & np.int32(~below))
+        kept = np.int32(np.int32(bits & MAGNITUDE) & np.int32(~below))
+        magnitude = np.int32(kept + below + np.int32(1)) if drawn < np.int32(bits & below) else kept
         block[i] = as_float(magnitude | np.int32(bits & SIGN)) + zero
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _half_octaves(first, keys, p, block):  # type: ignore[no-untyped-def]
     """Levels are those that float32 carries; neighbours differ by a number that it carries too."""
     deepest = np.int32(logarithmic_bits(np.int32(p.deepest), np.int32(2)))
@@ -113,7 +114,7 @@ def _half_octaves(first, keys, p, block):  # type: ignore[no-untyped-def]
         block[i] = np.copysign(as_float(upper if up else lower), c) + zero
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _between_levels(first, keys, p, t, block):  # type: ignore[no-untyped-def]
     for i in range(len(block)):
         c = min(max(block[i], p.low), p.high)
@@ -126,7 +127,7 @@ def _between_levels(first, keys, p, t, block):  # type: ignore[no-untyped-def]
         block[i] = t.values[p.negative_zero if code == p.zero and np.signbit(c) else code]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def stochastic_levels(x, first, scale, p, t, block):  # type: ignore[no-untyped-def]
     """Leave levels near ``x / scale`` in ``block`` and return the largest quotient's bits."""
     worst = divide(x, scale, block)

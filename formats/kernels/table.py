@@ -5,8 +5,8 @@ says which. Where they do not, because a threshold lies between numbers that beg
 """
 
 import numpy as np
-from numba import njit
 
+from formats.compiled import compiled
 from formats.kernels.elements import MAGNITUDE, float_bits
 from formats.kernels.pieces import scale_at
 
@@ -14,7 +14,7 @@ from formats.kernels.pieces import scale_at
 UNSETTLED = np.uint16(0xFFFF)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def bisect(x, thresholds):  # type: ignore[no-untyped-def]
     """Count the thresholds at or below ``x``; they are sorted, and a power of two less one in number."""
     level = 0
@@ -25,7 +25,7 @@ def bisect(x, thresholds):  # type: ignore[no-untyped-def]
     return level
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def divide(x, scale, block):  # type: ignore[no-untyped-def]
     """Fill ``block`` with ``x / scale`` and return the largest magnitude's bits."""
     worst = np.int32(0)
@@ -36,25 +36,25 @@ def divide(x, scale, block):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _searched(x, p, t):  # type: ignore[no-untyped-def]
     code = t.level_codes[bisect(x, t.thresholds)]
     return p.negative_zero if code == p.zero and np.signbit(x) else code
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _heads(block, heads):  # type: ignore[no-untyped-def]
     for i in range(len(heads)):
         heads[i] = np.int32(float_bits(block[i]) >> np.int32(16))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _look_up(heads, table, out):  # type: ignore[no-untyped-def]
     for i in range(len(heads)):
         out[i] = table[heads[i]]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def table_codes(x, scale, p, t, block, codes):  # type: ignore[no-untyped-def]
     """Write the codes of ``x / scale``, leave the quotients in ``block`` and return the largest magnitude's bits."""
     worst = divide(x, scale, block)
@@ -71,7 +71,7 @@ def table_codes(x, scale, p, t, block, codes):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def table_levels(x, scale, p, t, block):  # type: ignore[no-untyped-def]
     """Leave the levels of ``x / scale`` in ``block``, and NaN where it is; return the largest quotient's bits."""
     worst = divide(x, scale, block)

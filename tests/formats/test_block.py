@@ -1,12 +1,14 @@
 """Block formats against a slow reference: one block at a time, scales by math.frexp, elements cast by ml_dtypes."""
 
 import math
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 import formats
+from tests.formats.samples import assert_same_bits, normal
 
 ELEMENTS = {
     "mxfp8_e4m3": (ml_dtypes.float8_e4m3fn, 8),
@@ -126,9 +128,101 @@ def test_bits_count_the_scales_share():
 
 def test_a_block_format_is_refused_where_codes_stand_alone():
     with pytest.raises(ValueError, match=r"^format must be one whose codes stand alone here, not the block format mxfp4$"):
-        formats.Quantizer.parse("mxfp4:channel:mse")
+        formats.scalar("mxfp4")
     with pytest.raises(ValueError, match=r"^x for nvfp4 must have at least one axis, not none$"):
         formats.get("nvfp4").encode(np.float32(1))
     codes, scales = formats.get("mxfp4").encode(np.zeros((2, 64), np.float32))
     with pytest.raises(ValueError, match=r"^scales of mxfp4 must be \(2, 1\) for these codes, not \(2, 2\)$"):
         formats.get("mxfp4").decode(codes[:, :32], scales)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_quantizing_into_an_array_is_decoding_what_was_encoded(name, axis):
+    fmt = formats.get(name)
+    x = normal(5, 37, 70, spread=3)
+    out = np.full(x.shape, np.nan, np.float32)
+    assert fmt.quantize(x, axis, out) is out
+    codes, scales = fmt.encode(x, axis)
+    assert_same_bits(out, fmt.decode(codes, scales, axis))
+    assert_same_bits(out, fmt.decode(codes, scales, axis, out=np.empty_like(x)))
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mxint8", "nvfp4"])
+def test_any_layout_and_any_float_gives_the_same(name):
+    fmt = formats.get(name)
+    x = normal(6, 40, 34).astype(np.float16)
+    expected = fmt.quantize(np.ascontiguousarray(x, np.float32), 1)
+    assert_same_bits(fmt.quantize(x, 1), expected)
+    assert_same_bits(fmt.quantize(np.asfortranarray(x), 1), expected)
+    assert_same_bits(fmt.quantize(x.T, 1).T, expected)
+    turned = np.empty(x.shape[::-1], np.float32)
+    assert fmt.quantize(x.T, 1, turned) is turned
+    assert_same_bits(turned.T, expected)
+    spaced = np.zeros((6, 40, 68), np.float32)[:, :, ::2]
+    spaced[...] = x
+    assert_same_bits(fmt.quantize(spaced, 1, spaced), expected)
+    assert_same_bits(spaced, expected)
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4"])
+def test_parts_of_a_large_array_that_is_gathered_are_cut_between_blocks(name):
+    fmt = formats.get(name)
+    x = normal(300, 700)
+    for axis in (0, 1):
+        assert_same_bits(fmt.quantize(np.asfortranarray(x), axis), fmt.quantize(x, axis))
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4"])
+def test_what_cannot_be_quantized_in_place_is_left_as_it_was(name):
+    x = normal(4, 64)
+    x[3, 40] = np.inf
+    before = x.copy()
+    with pytest.raises(ValueError, match="the first \\(3, "):
+        formats.get(name).quantize(x, out=x)
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4"])
+def test_quantizing_into_an_array_takes_no_memory_that_grows(name, turn):
+    fmt = formats.get(name)
+    peaks = []
+    for rows in (256, 2048):
+        x = normal(rows, 512)
+        x = x.T if turn else x
+        out = np.empty(x.shape, np.float32)
+        fmt.quantize(x, out=out)
+        tracemalloc.start()
+        fmt.quantize(x, out=out)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+@pytest.mark.parametrize("rounding", ["nearest_away", "toward_zero", "stochastic"])
+def test_elements_are_rounded_as_asked_within_the_same_scales(rounding):
+    fmt = formats.get("mxfp4")
+    x = normal(3, 64)
+    x[0, :3] = 4, 2.5, 0.25  # two of them half way between levels
+    nearest, scales = fmt.encode(x)
+    codes, same = fmt.encode(x, rounding=rounding, seed=3)
+    np.testing.assert_array_equal(same.codes, scales.codes)
+    factors = np.repeat(np.ldexp(np.float32(1), scales.codes.astype(int) - 127), 32, axis=1).astype(np.float32)
+    np.testing.assert_array_equal(codes, fmt.element.encode(x, factors, rounding, seed=3))
+    assert (codes != nearest).any()
+    assert_same_bits(fmt.quantize(x, rounding=rounding, seed=3), fmt.decode(codes, scales))
+
+
+def test_blocks_do_not_depend_on_the_number_of_threads():
+    fmt, x = formats.get("nvfp4"), normal(700, 1024)
+    before = formats.thread_count()
+    try:
+        found = []
+        for count in (1, 3):
+            formats.set_thread_count(count)
+            found.append([fmt.quantize(x, axis) for axis in (0, 1)])
+    finally:
+        formats.set_thread_count(before)
+    for one, three in zip(*found, strict=True):
+        assert_same_bits(one, three)

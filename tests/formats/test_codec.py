@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import tracemalloc
 from fractions import Fraction
 
 import hypothesis.extra.numpy as arrays
@@ -661,3 +662,73 @@ def test_near_seeds_give_unrelated_sequences():
     first, second = (f.encode(x, rounding="stochastic", seed=seed).astype(float) for seed in (0, 1))
     for shift in range(4):
         assert abs(np.corrcoef(first[shift:], second[: len(second) - shift])[0, 1]) < 0.06
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("layout", ["in one piece", "turned", "every other", "half"])
+@pytest.mark.parametrize("name", ["int8", "e4m3", "nf4"])
+def test_quantizing_into_an_array_takes_no_memory_that_grows(name, layout):
+    fmt, peaks = formats.get(name), []
+    for rows in (256, 2048):
+        x = normal(rows, 512)
+        x = {"in one piece": x, "turned": x.T, "every other": x[:, ::2], "half": x.astype(np.float16)}[layout]
+        out = np.empty(x.shape, np.float32)
+        expected = fmt.quantize(np.ascontiguousarray(x, np.float32), 0.1)
+        assert_same_bits(fmt.quantize(x, 0.1, out=out), expected)
+        tracemalloc.start()
+        fmt.quantize(x, 0.1, out=out)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+def test_random_numbers_belong_to_the_elements_order_whatever_the_layout():
+    x = normal(300, 500)
+    for name in ("int4", "e2m1", "bfloat16", "post4", "nf4"):
+        fmt = formats.get(name)
+        expected = fmt.quantize(x, 0.3, rounding="stochastic", seed=9)
+        assert_same_bits(fmt.quantize(np.asfortranarray(x), 0.3, rounding="stochastic", seed=9), expected)
+        assert_same_bits(fmt.quantize(x[:7], 0.3, rounding="stochastic", seed=9), expected[:7])
+
+
+def splitmix64(z):
+    z = (z + 1) * 0x9E3779B97F4A7C15 % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def random_32_bits(seed, index):
+    """The generator in plain integers."""
+    key = splitmix64(seed ^ splitmix64(index >> 32))
+    z = (index ^ key) % 2**32
+    z = (z ^ z >> 16) * 0x21F0AAAD % 2**32
+    z = (z ^ z >> 15) * 0x735A2D97 % 2**32
+    z = ((z ^ z >> 15) + (key >> 32)) % 2**32
+    z = (z ^ z >> 16) * 0x7FEB352D % 2**32
+    z = (z ^ z >> 15) * 0x846CA68B % 2**32
+    return z ^ z >> 16
+
+
+@pytest.mark.parametrize(
+    "name", ["int4", "uint4", "e2m1", "float8_e4m3fnuz", "bfloat16", "e8m3", "pot4", "ulog2_4", "nf4"]
+)
+def test_stochastic_rounding_goes_up_in_magnitude_or_value_where_the_number_drawn_is_below_the_share(name):
+    fmt = formats.get(name)
+    x = np.clip(normal(400, spread=min(float(fmt.largest), 1e3) / 3), fmt.minimum, fmt.maximum)
+    found = fmt.quantize(x, rounding="stochastic", seed=77)
+    levels = np.unique(fmt.float32_values[np.isfinite(fmt.float32_values)]).astype(np.float64)
+    by_magnitude = fmt.closed_form is not None and fmt.closed_form.kind != "uniform"
+    for i, value in enumerate(x.astype(np.float64)):
+        side = -1.0 if by_magnitude and value < 0 else 1.0
+        ladder = np.sort(side * levels)
+        below = int(np.searchsorted(ladder, side * value, side="right")) - 1
+        above = min(below + 1, len(ladder) - 1)
+        gap = ladder[above] - ladder[below]
+        share = Fraction((side * value - ladder[below]) / gap) if gap else Fraction(0)
+        # formats that cut float32 short compare as many bits as they lose
+        places = {"bfloat16": 16, "e8m3": 20}.get(name, 31)
+        up = (random_32_bits(77, i) >> 1) % 2**places < int(share * 2**places)
+        assert found[i] == side * ladder[above if up else below], (value, found[i])

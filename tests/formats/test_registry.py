@@ -124,7 +124,7 @@ def test_a_registered_family_is_known_by_name():
     assert formats.get("quarters3") is formats.get("quarters3")
     with pytest.raises(KeyError, match=exactly("b of format quarters{b} must be 3 to 4, not 5; nearest: quarters4")):
         formats.get("quarters5")
-    with pytest.raises(KeyError, match=r"'quarter3'; nearest: quarters3, quarters4; patterns: .*, quarters\{b\}$"):
+    with pytest.raises(KeyError, match=r"'quarter3'; nearest: quarters3, quarters4, uapot3; patterns: .*, quarters\{b\}$"):
         formats.get("quarter3")
 
 

@@ -3,7 +3,8 @@ import pytest
 
 import formats
 from formats import Quantizer
-from formats.scaling import MSE_FRACTIONS, ScaleChoice
+from formats.scale_storage import ScaleStorage
+from formats.scaling import MSE_FRACTIONS, ScaleChoice, least_squares_scales
 from tests.formats.samples import exactly, normal
 
 INT4, UINT4, E2M1, POT4, BINARY = (formats.get(name) for name in ("int4", "uint4", "e2m1", "pot4", "binary"))
@@ -108,7 +109,167 @@ def test_empty_rows_take_the_scale_one_and_no_rows_give_no_scales(choice):
     assert ScaleChoice.parse(choice).scales(INT4, np.zeros((0, 4), np.float32)).shape == (0,)
 
 
-@pytest.mark.parametrize("text", ["absmax", "mse", "percentile99.9", "percentile100", "percentile50", "percentile99.99"])
+SEARCHES = [ScaleChoice.parse(name) for name in ("mse", "lsq", "repq", "fpq")]
+
+
+def test_lsq_is_never_worse_than_mse():
+    for seed, shape in enumerate([(40, 5), (40, 64), (10, 1000), (3, 1)]):
+        rows = normal(*shape, seed=seed, spread=10.0 ** (seed - 2))
+        for fmt in ALL:
+            found = squared_errors(fmt, rows, ScaleChoice.parse("lsq").scales(fmt, rows))
+            assert (found <= squared_errors(fmt, rows, MSE.scales(fmt, rows))).all()
+
+
+def test_lsq_ends_where_another_step_gains_nothing():
+    rows = normal(50, 40)
+    for fmt in ALL:
+        scales = ScaleChoice.parse("lsq").scales(fmt, rows)
+        refined = least_squares_scales(fmt, rows, scales)
+        assert (squared_errors(fmt, rows, refined) >= squared_errors(fmt, rows, scales)).all()
+
+
+def test_the_least_squares_scale_is_the_best_for_its_codes():
+    rows, scales = normal(20, 30), ABSMAX.scales(E2M1, normal(20, 30))
+    codes = E2M1.encode(rows, scales[:, np.newaxis])
+    refined = least_squares_scales(E2M1, rows, scales)
+
+    def error(scales):
+        return ((E2M1.values[codes] * scales[:, np.newaxis].astype(np.float64) - rows) ** 2).sum(axis=1)
+
+    for factor in (0.99, 1.01):
+        assert (error(refined) <= error(refined * np.float32(factor))).all()
+    quotient = (rows * E2M1.values[codes]).sum(axis=1) / (E2M1.values[codes] ** 2).sum(axis=1)
+    np.testing.assert_allclose(refined, quotient, rtol=1e-6)
+
+
+def test_lsq_finds_the_scale_of_a_tensor_that_has_one():
+    levels = np.random.default_rng(0).integers(-7, 8, (10, 200)).astype(np.float32)
+    scales = np.exp(normal(10)).astype(np.float32)
+    np.testing.assert_allclose(ScaleChoice.parse("lsq").scales(INT4, levels * scales[:, np.newaxis]), scales, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dead", [0.0, 1e-3])
+def test_twn_follows_its_formula(dead):
+    rows = normal(30, 70)
+    rows[np.abs(rows) < dead] = 0
+    fmt = formats.get("ternary")
+    choice = ScaleChoice.parse("twn")
+    scales = choice.scales(fmt, rows)
+    levels = fmt.decode(choice.encode(fmt, rows, scales))
+    for row, scale, found in zip(rows.astype(np.float64), scales, levels, strict=True):
+        delta = 0.7 * np.abs(row).mean()
+        expected = [0 if abs(w) <= delta else np.sign(w) for w in row]
+        assert found.tolist() == expected
+        np.testing.assert_allclose(scale, np.abs(row)[np.abs(row) > delta].mean(), rtol=1e-6)
+
+
+def test_twn_codes_differ_from_the_nearest_ones():
+    x = np.float32([[0.1, 0.6, -0.5, -2.0]])  # mean 0.8, threshold 0.56, scale 1.3, its half 0.65
+    tensor = Quantizer.parse("ternary:channel:twn").encode(x)
+    np.testing.assert_allclose(tensor.scales, [1.3], rtol=1e-6)
+    np.testing.assert_allclose(tensor.decode(), [[0, 1.3, 0, -1.3]], rtol=1e-6)
+    assert formats.get("ternary").quantize(x, tensor.scales[0])[0, 1] == 0
+
+
+def test_twn_and_xnor_leave_the_filling_of_short_groups_out():
+    x = np.float32([[1, -2, 3, -4, 5]])
+    assert Quantizer.parse("binary:group3:xnor").encode(x).scales.tolist() == [2, 4.5]
+    assert Quantizer.parse("ternary:group4:twn").encode(x).scales.tolist() == [3, 5]
+    assert Quantizer.parse("binary:block2x4:xnor").encode(x).scales.tolist() == [2.5, 5]
+
+
+def test_xnor_is_the_mean_magnitude_and_the_best_scale_for_signs():
+    rows = normal(30, 50)
+    scales = ScaleChoice.parse("xnor").scales(BINARY, rows)
+    np.testing.assert_allclose(scales, np.abs(rows).mean(axis=1, dtype=np.float64), rtol=1e-6)
+    for choice in (ABSMAX, *SEARCHES):
+        other = squared_errors(BINARY, rows, choice.scales(BINARY, rows))
+        assert (squared_errors(BINARY, rows, scales) <= other * (1 + 1e-6)).all()
+
+
+def rep_q_vit(x, bits):
+    """The scale search of RepQ-ViT for its log-sqrt2 quantizer, and what it makes of x; codes that need zero are left as NaN."""
+    least, best = np.inf, None
+    for percent in (99.9, 99.99, 99.999):
+        scale = np.percentile(x, percent).astype(np.float32)
+        with np.errstate(divide="ignore"):
+            q = np.clip(np.round(-2 * np.log2(x / scale)), 0, None)
+        values = scale * 2.0 ** -np.ceil(q / 2) * np.where(q % 2 == 1, np.sqrt(2), 1)
+        values = np.where(q >= 2**bits - 1, 0, values)  # the last code is spent on zero
+        error = ((values - x) ** 2).sum()
+        if error < least:
+            least, best = error, (scale, values)
+    return best
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_repq_is_rep_q_vits_search(bits):
+    scores = np.random.default_rng(bits).normal(size=(300, 64)) * 3
+    x = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    x = x.astype(np.float32)
+    scale, values = rep_q_vit(x, bits)
+    tensor = Quantizer.parse(f"ulogsqrt2_{bits}:tensor:repq").encode(x)
+    assert tensor.scales[0] == scale
+    np.testing.assert_allclose(tensor.decode(), values, rtol=1e-6)
+
+
+def test_fpq_tries_a_hundred_largest_values_from_a_hundredth_up():
+    rows = normal(20, 64)
+    candidates = [np.float32(gamma) * ABSMAX.scales(E2M1, rows) for gamma in np.linspace(0.01, 1.2, 100)]
+    errors = np.array([squared_errors(E2M1, rows, scales) for scales in candidates])
+    found = squared_errors(E2M1, rows, ScaleChoice.parse("fpq").scales(E2M1, rows))
+    np.testing.assert_allclose(found, errors.min(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("choice", ["lsq", "repq", "fpq"])
+def test_every_search_gives_usable_scales(choice):
+    for magnitude in (0, 1e-45, 1e-38, 1.0, 2e38):
+        rows = np.float32([[magnitude, -magnitude / 3]])
+        for fmt in ALL:
+            scales = ScaleChoice.parse(choice).scales(fmt, rows)
+            assert np.isfinite(scales).all()
+            assert (scales >= np.finfo(np.float32).tiny).all()
+            assert magnitude or scales == 1
+
+
+@pytest.mark.parametrize("storage", ["power_of_two", "e8m0"])
+@pytest.mark.parametrize("fmt", ALL, ids=lambda fmt: fmt.name)
+def test_a_search_finds_the_best_power_of_two(storage, fmt):
+    rows = normal(30, 40, spread=0.01)
+    powers = [np.full(len(rows), 2.0**exponent, np.float32) for exponent in range(-24, 3)]
+    full = ABSMAX.scales(fmt, rows)
+    errors = np.array([np.where(power >= full / 20, squared_errors(fmt, rows, power), np.inf) for power in powers])
+    found = MSE.stored(fmt, rows, ScaleStorage.parse(storage)).decode()
+    np.testing.assert_allclose(squared_errors(fmt, rows, found), errors.min(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("storage", ["power_of_two", "e8m0"])
+@pytest.mark.parametrize("choice", ["absmax", "percentile90"])
+def test_a_stored_absmax_or_percentile_clips_nothing_more(storage, choice):
+    rows = normal(50, 40)
+    wanted = ScaleChoice.parse(choice).scales(INT4, rows)
+    found = ScaleChoice.parse(choice).stored(INT4, rows, ScaleStorage.parse(storage)).decode()
+    assert (found >= wanted).all()
+    assert (found < 2 * wanted).all()
+
+
+@pytest.mark.parametrize("storage", ["float32", "power_of_two", "e8m0", "float8_e4m3fn", "double"])
+def test_searching_among_what_can_be_stored_beats_storing_what_was_found(storage):
+    rows, kind = normal(600, 32), ScaleStorage.parse(storage)
+    free = MSE.scales(INT4, rows)
+    second = kind.second_scales(free, np.ones(len(rows), bool))
+    rounded = squared_errors(INT4, rows, kind.store(free, second).decode())
+    searched = squared_errors(INT4, rows, MSE.stored(INT4, rows, kind).decode())
+    assert (searched <= rounded * (1 + 1e-6)).all()
+    if kind.exact or kind.powers_of_two:  # second scales of two choices differ
+        refined = squared_errors(INT4, rows, ScaleChoice.parse("lsq").stored(INT4, rows, kind).decode())
+        assert (refined <= searched).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["absmax", "mse", "percentile99.9", "percentile100", "percentile50", "percentile99.99", "lsq", "repq", "fpq", "twn", "xnor"],
+)
 def test_the_text_form_round_trips(text):
     assert str(ScaleChoice.parse(text)) == text
     assert ScaleChoice.parse(str(ScaleChoice.parse(text))) == ScaleChoice.parse(text)
@@ -122,6 +283,7 @@ def test_the_text_form_is_in_shortest_terms():
     ("text", "choice"),
     [
         ("max", "nearest: absmax"),
+        ("twin", "nearest: twn"),
         ("MSE", "nearest: mse"),
         ("percentile", "nearest: percentile99.9"),
         ("percentile-1", "nearest: percentile99.9"),

@@ -56,14 +56,32 @@ def _make(fmt: Definition, rounding: str, *, ieee: bool) -> kernels.Rule:
     numbers = numbers._replace(stochastic=stochastic, closed=closed is not None and not stochastic)
     if closed is None:
         numbers = numbers._replace(kind=kernels.TABLE)
-        head_codes, head_values = _heads(fmt, numbers, thresholds, codes)
-    else:
-        head_codes, head_values = np.empty(0, np.uint16), np.empty(0, np.float32)
-    thresholds, codes = _padded(thresholds, codes)
-    tables = kernels.Tables(
-        thresholds=thresholds, level_codes=codes, head_codes=head_codes, head_values=head_values, values=fmt.float32_values
+    one_zero = numbers.zero == numbers.negative_zero
+    numbers = numbers._replace(few=closed is None and not stochastic and len(codes) <= kernels.MOST and one_zero)
+    return kernels.Rule(numbers, _tables(fmt, numbers, thresholds, codes))
+
+
+def _tables(
+    fmt: Definition, numbers: kernels.Parameters, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
+) -> kernels.Tables:
+    """Return the arrays that the loops of this rule read; those of other loops are empty."""
+    by_head = numbers.kind == kernels.TABLE and not numbers.few
+    head_codes, head_values = (
+        _heads(fmt, numbers, thresholds, codes) if by_head else (np.empty(0, np.uint16), np.empty(0, np.float32))
     )
-    return kernels.Rule(numbers, tables)
+    few = kernels.GROUP * (1 if len(codes) <= 1 + kernels.GROUP else 2)
+    few_codes = np.pad(codes, (0, 1 + few - len(codes)), mode="edge") if numbers.few else codes[:0]
+    padded, padded_codes = _padded(thresholds, codes)
+    return kernels.Tables(
+        thresholds=padded,
+        level_codes=padded_codes,
+        head_codes=head_codes,
+        head_values=head_values,
+        few_thresholds=np.append(thresholds, np.full(few, np.nan, np.float32))[:few] if numbers.few else padded[:0],
+        few_values=fmt.float32_values[few_codes],
+        few_codes=few_codes.astype(np.int32),
+        values=fmt.float32_values,
+    )
 
 
 def _with_overflow(
@@ -125,6 +143,7 @@ def _numbers(fmt: Definition) -> kernels.Parameters:
         decoded_kind=decoded_kind,
         stochastic=False,
         closed=True,
+        few=False,
         low=np.float32(fmt.values[codes[0]]),
         high=np.float32(fmt.values[codes[-1]]),
         bits=fmt.bits,

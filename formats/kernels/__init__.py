@@ -7,6 +7,7 @@ interpreter lock, so that threads can share an array.
 
 from formats.kernels.decode import decode
 from formats.kernels.encode import encode
+from formats.kernels.few import GROUP, MOST
 from formats.kernels.parameters import FLOATING, LOGARITHMIC, SHORTENED, TABLE, UNIFORM, Parameters, Rule, Tables
 from formats.kernels.pieces import BLOCK
 from formats.kernels.quantize import quantize
@@ -14,7 +15,9 @@ from formats.kernels.quantize import quantize
 __all__ = [
     "BLOCK",
     "FLOATING",
+    "GROUP",
     "LOGARITHMIC",
+    "MOST",
     "SHORTENED",
     "TABLE",
     "UNIFORM",

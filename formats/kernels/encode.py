@@ -16,6 +16,7 @@ from formats.kernels.elements import (
     steps_below_one,
     uniform_code,
 )
+from formats.kernels.few import encode_few
 from formats.kernels.parameters import FLOATING, SHORTENED, TABLE, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, piece_end, scale_at, shares_one_scale, spread_scales
 from formats.kernels.stochastic import stochastic_levels
@@ -117,7 +118,7 @@ def encode_closed(x, scale, p, codes):  # type: ignore[no-untyped-def]
 
 @compiled
 def encode_general(x, first, scale, p, t, block, codes):  # type: ignore[no-untyped-def]
-    """Encode a piece by table or at random; its first element has the index ``first``, ``block`` takes as many levels."""
+    """Encode a piece by thresholds or at random; its first element has the index ``first``, ``block`` takes as many levels."""
     if p.stochastic:
         worst = stochastic_levels(x, first, scale, p, t, block)
         levels, one = block[: len(x)], np.float32(1)
@@ -125,6 +126,8 @@ def encode_general(x, first, scale, p, t, block, codes):  # type: ignore[no-unty
             table_codes(levels, one, p, t, np.empty(len(x), np.float32), codes)
         else:
             encode_closed(levels, one, p, codes)
+    elif p.few:
+        worst = encode_few(x, scale, t, codes)
     else:
         worst = table_codes(x, scale, p, t, block, codes)
     if worst > INFINITY and p.nan >= 0:

@@ -19,6 +19,8 @@ class Parameters(NamedTuple):
     stochastic: bool
     #: whether rounding needs neither tables nor random numbers
     closed: bool
+    #: whether the levels are so few that each is compared with
+    few: bool
     #: smallest and largest level
     low: np.float32
     high: np.float32
@@ -58,6 +60,10 @@ class Tables(NamedTuple):
     #: where those bits do not settle it
     head_codes: NDArray[np.uint16]
     head_values: NDArray[np.float32]
+    #: float32, float32 and int32 for levels that are few: the thresholds, padded with NaN, and value and code of each level
+    few_thresholds: NDArray[np.float32]
+    few_values: NDArray[np.float32]
+    few_codes: NDArray[np.int32]
     #: float32: value of each code
     values: NDArray[np.float32]
 

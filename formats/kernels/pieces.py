@@ -51,7 +51,7 @@ def spread_scales(scales, repeat, start, out):  # type: ignore[no-untyped-def]
 @compiled
 def piece_end(p, scale_count, repeat, offset, begin, stop):  # type: ignore[no-untyped-def]
     """Return where a piece ends that begins at ``begin``: with the run of its scale if that is long and nothing is kept aside."""
-    if p.closed:
+    if p.closed or p.few:
         run_end = stop if scale_count == 1 else min(stop, (begin // repeat + 1) * repeat)
         if run_end - begin >= BLOCK:
             return run_end

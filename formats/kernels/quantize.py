@@ -20,6 +20,7 @@ from formats.kernels.elements import (
     shortened_bits,
     uniform_level,
 )
+from formats.kernels.few import quantize_few
 from formats.kernels.parameters import FLOATING, SHORTENED, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, piece_end, scale_at, shares_one_scale, spread_scales
 from formats.kernels.stochastic import stochastic_levels
@@ -157,6 +158,8 @@ def quantize(x, scales, repeat, p, t, offset, start, stop, out):  # type: ignore
             scale = first_scale(scales, repeat, begin)
             if p.closed:
                 worst = max(worst, quantize_closed(source, scale, p, target))
+            elif p.few:
+                worst = max(worst, quantize_few(source, scale, t, target))
             else:
                 worst = max(worst, quantize_general(source, offset + begin, scale, p, t, block, target))
         else:
@@ -164,6 +167,8 @@ def quantize(x, scales, repeat, p, t, offset, start, stop, out):  # type: ignore
             spread_scales(scales, repeat, begin, part)
             if p.closed:
                 worst = max(worst, quantize_closed(source, part, p, target))
+            elif p.few:
+                worst = max(worst, quantize_few(source, part, t, target))
             else:
                 worst = max(worst, quantize_general(source, offset + begin, part, p, t, block, target))
         begin = end

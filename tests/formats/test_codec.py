@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import formats
 from formats import BitatlasError
-from formats.boundaries import DETERMINISTIC_ROUNDINGS, ROUNDINGS
+from formats.boundaries import DETERMINISTIC_ROUNDINGS, ROUNDINGS, level_codes
 from tests.formats.oracle import oracle
 from tests.formats.samples import (
     NAMES,
@@ -714,9 +714,7 @@ def random_32_bits(seed, index):
     return z ^ z >> 16
 
 
-@pytest.mark.parametrize(
-    "name", ["int4", "uint4", "e2m1", "float8_e4m3fnuz", "bfloat16", "e8m3", "pot4", "ulog2_4", "nf4"]
-)
+@pytest.mark.parametrize("name", ["int4", "uint4", "e2m1", "float8_e4m3fnuz", "bfloat16", "e8m3", "pot4", "ulog2_4", "nf4"])
 def test_stochastic_rounding_goes_up_in_magnitude_or_value_where_the_number_drawn_is_below_the_share(name):
     fmt = formats.get(name)
     x = np.clip(normal(400, spread=min(float(fmt.largest), 1e3) / 3), max(fmt.minimum, -1e30), fmt.largest)
@@ -734,3 +732,29 @@ def test_stochastic_rounding_goes_up_in_magnitude_or_value_where_the_number_draw
         places = {"bfloat16": 16, "e8m3": 20}.get(name, 31)
         up = (random_32_bits(77, i) >> 1) % 2**places < int(share * 2**places)
         assert found[i] == side * ladder[above if up else below], (value, found[i])
+
+
+# ---------------------------------------------------------------- exhaustive
+
+STANDARDS = tuple(name for name in formats.names() if name.startswith(("float", "bfloat")))
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_every_code_of_every_format_round_trips(bits):
+    for name in (*NAMES, *STANDARDS, "nf4"):
+        fmt = formats.get(name)
+        if fmt.bits != bits:
+            continue
+        codes = level_codes(fmt)
+        if fmt.negative_zero is not None:
+            codes = np.append(codes, fmt.negative_zero)
+        decoded = fmt.decode(codes.astype(fmt.code_dtype))
+        # float32's own subnormal numbers hold some levels only roughly, and another one then is nearer
+        held = (decoded.astype(np.float64) == fmt.values[codes]) | (np.abs(decoded) >= np.finfo(np.float32).tiny)
+        np.testing.assert_array_equal(fmt.encode(decoded)[held], codes[held], name)
+        with np.errstate(over="ignore"):
+            carried = fmt.values.astype(np.float32)
+        rest = set(range(2**bits)) - set(codes.tolist())
+        lost = {code for code in rest if not np.isfinite(carried[code]) or (carried[code] == 0 and fmt.values[code] != 0)}
+        assert rest == lost, name  # NaN, infinities, unused codes and what float32 cannot carry at all
+        assert_same_bits(fmt.decode(np.arange(2**bits)), carried, name)

@@ -17,9 +17,9 @@ import torch  # noqa: E402
 
 import formats  # noqa: E402
 from benchmarks.timing import interleaved, ratio  # noqa: E402
-from formats.accumulator import Accumulator  # noqa: E402
-from formats.arithmetic import matmul  # noqa: E402
-from formats.results import FloatResult, IntegerResult, Result, RootResult  # noqa: E402
+from formats.arithmetic.accumulator import Accumulator  # noqa: E402
+from formats.arithmetic.matmul import matmul  # noqa: E402
+from formats.arithmetic.results import FloatResult, IntegerResult, Result, RootResult  # noqa: E402
 
 COMMAND = "python -m benchmarks.matmul"
 #: formats, accumulator, path (None: the one chosen), and what the time is compared with

@@ -9,6 +9,12 @@ array([ 0.5,  2. , -6. ], dtype=float32)
 """
 
 from formats import methods as methods  # makes the methods' names known
+from formats.arithmetic.accumulator import Accumulator
+from formats.arithmetic.convolution import convolve2d
+from formats.arithmetic.matmul import matmul
+from formats.arithmetic.requantize import quantize_multiplier, requantize, requantize_by_shift
+from formats.arithmetic.results import Result
+from formats.arithmetic.width import bound_bits, required_bits
 from formats.block import BlockFormat, BlockScales
 from formats.definition import ClosedForm, Spacing
 from formats.errors import BitatlasError, InvalidTypeError, InvalidValueError, UnknownNameError
@@ -21,6 +27,7 @@ from formats.tensor_quantizer import EncodedTensor, StorageBits, TensorQuantizer
 from formats.threads import set_thread_count, thread_count
 
 __all__ = [
+    "Accumulator",
     "BitatlasError",
     "BlockFormat",
     "BlockScales",
@@ -31,15 +38,23 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "Quantizer",
+    "Result",
     "Spacing",
     "StorageBits",
     "TensorQuantizer",
     "UnknownNameError",
+    "bound_bits",
+    "convolve2d",
     "get",
+    "matmul",
     "method_names",
     "names",
     "pack",
+    "quantize_multiplier",
     "register",
+    "requantize",
+    "requantize_by_shift",
+    "required_bits",
     "scalar",
     "set_thread_count",
     "thread_count",

@@ -16,7 +16,7 @@ def compiled(function: Function) -> Function:
 
     Floating-point arithmetic keeps its order and is not contracted: every operation rounds on its own.
     """
-    dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
+    dispatcher: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
     # numba compiles anew where a function's own file has changed, not where one has that it calls; here any will do
     dispatcher._cache._cache_file._source_stamp = sources()
     return cast(Function, dispatcher)

@@ -4,7 +4,7 @@ Arrays are (outer, length, inner), flat, with the blocks along the middle axis; 
 blocks side by side: unit u is block ``u % blocks`` of all ``inner`` columns at the outer index ``u // blocks``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def _scales(largest, s, codes, factors):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def largest_bits(x):  # type: ignore[no-untyped-def]
+def largest_bits(x: Any) -> Any:
     """Return the bits of the largest magnitude in a contiguous array; NaN counts as larger than infinity."""
     largest = np.int32(0)
     for i in range(len(x)):
@@ -162,7 +162,7 @@ def _span(unit, count, length, inner, block):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def quantize_blocks(x, length, inner, b, start, stop, out):  # type: ignore[no-untyped-def]
+def quantize_blocks(x: Any, length: Any, inner: Any, b: Any, start: Any, stop: Any, out: Any) -> Any:
     """Quantize units ``start`` to ``stop``; return the largest magnitude's bits, and stop where it is no number."""
     blocks, e, t = -(-length // b.block), b.element, b.tables
     aside = np.empty(max(BLOCK, b.block), np.float32)
@@ -197,7 +197,7 @@ def quantize_blocks(x, length, inner, b, start, stop, out):  # type: ignore[no-u
 
 
 @compiled
-def encode_blocks(x, length, inner, b, start, stop, codes, scales):  # type: ignore[no-untyped-def]
+def encode_blocks(x: Any, length: Any, inner: Any, b: Any, start: Any, stop: Any, codes: Any, scales: Any) -> Any:
     """Encode units ``start`` to ``stop`` in the same way; ``scales`` is flat too, ``inner`` for each unit."""
     blocks, e, t = -(-length // b.block), b.element, b.tables
     aside = np.empty(max(BLOCK, b.block), np.float32)
@@ -233,7 +233,7 @@ def encode_blocks(x, length, inner, b, start, stop, codes, scales):  # type: ign
 
 
 @compiled
-def decode_blocks(codes, length, inner, factors, b, start, stop, out):  # type: ignore[no-untyped-def]
+def decode_blocks(codes: Any, length: Any, inner: Any, factors: Any, b: Any, start: Any, stop: Any, out: Any) -> Any:
     """Decode units ``start`` to ``stop``; ``factors`` is what each block's elements are multiplied by, flat."""
     blocks, e, t = -(-length // b.block), b.element, b.tables
     spread = np.empty(max(BLOCK, b.block), np.float32)

@@ -21,6 +21,7 @@ test: $(VENV)/installed-dev
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.trial
 	$(BIN)/python -m benchmarks.quantize
+	$(BIN)/python -m benchmarks.matmul
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(f"Python must be 3.11 or newer, not {sys.version.split()[0]}: set PYTHON=…" if sys.version_info < (3, 11) else 0)'

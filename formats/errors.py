@@ -22,3 +22,11 @@ class UnknownNameError(BitatlasError, KeyError):
 
 class InvalidTypeError(BitatlasError, TypeError):
     """A value of a type or dtype that cannot be taken."""
+
+
+class MissingPackageError(BitatlasError, ImportError):
+    """A package that is not installed, and that only the module being imported needs."""
+
+    def __init__(self, package: str, module: str, extra: str) -> None:
+        """Name the package, the module that needs it, and the extra that installs it."""
+        super().__init__(f"{package} must be installed for {module}: pip install bitatlas[{extra}]")

@@ -16,6 +16,8 @@ from formats.scale_storage import FLOAT32, LARGEST_SCALE, NO_SECOND, SMALLEST_SC
 
 #: fractions of the largest magnitude that ``mse`` tries as the largest level; beyond 1 the levels sit lower within the range
 MSE_FRACTIONS = np.linspace(0.1, 1.25, 47, dtype=np.float32)
+#: the same for levels that are not evenly spaced: where they are sparse at the top, most do better with the top left unused
+UNEVEN_MSE_FRACTIONS = np.append(MSE_FRACTIONS, np.geomspace(1.3, 7.7, 24).astype(np.float32))
 #: the same for ``fpq`` (LLM-FP4's candidates)
 FPQ_FRACTIONS = np.linspace(0.01, 1.2, 100, dtype=np.float32)
 #: percentiles that ``repq`` tries as the largest level
@@ -26,6 +28,12 @@ LSQ_STEPS = 100
 TWN_THRESHOLD = 0.7
 
 Scales = NDArray[np.float32]
+
+
+def mse_fractions(fmt: Format) -> NDArray[np.float32]:
+    """Return the fractions of the absmax scale that ``mse`` tries for a format."""
+    even = fmt.closed_form is not None and fmt.closed_form.kind == "uniform"
+    return MSE_FRACTIONS if even else UNEVEN_MSE_FRACTIONS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +124,7 @@ def _fractions(problem: Problem, full: Scales, fractions: Scales) -> Iterator[Sc
 
 def _mse(problem: Problem) -> Scales:
     full = _absmax(problem)
-    return problem.best(_fractions(problem, full, MSE_FRACTIONS), full)
+    return problem.best(_fractions(problem, full, mse_fractions(problem.fmt)), full)
 
 
 def _fpq(problem: Problem) -> Scales:

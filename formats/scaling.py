@@ -14,10 +14,19 @@ from formats.codec import Codes
 from formats.errors import InvalidValueError
 from formats.format import Format
 from formats.names import unknown_name
-from formats.scale_rules import FPQ_FRACTIONS, MSE_FRACTIONS, RULES, Problem, least_squares_scales, twn_threshold
+from formats.scale_rules import (
+    FPQ_FRACTIONS,
+    MSE_FRACTIONS,
+    RULES,
+    UNEVEN_MSE_FRACTIONS,
+    Problem,
+    least_squares_scales,
+    mse_fractions,
+    twn_threshold,
+)
 from formats.scale_storage import FLOAT32, NO_SECOND, ScaleStorage, StoredScales
 
-__all__ = ["FPQ_FRACTIONS", "MSE_FRACTIONS", "ScaleChoice", "least_squares_scales"]
+__all__ = ["FPQ_FRACTIONS", "MSE_FRACTIONS", "UNEVEN_MSE_FRACTIONS", "ScaleChoice", "least_squares_scales", "mse_fractions"]
 
 Scales = NDArray[np.float32]
 
@@ -28,7 +37,7 @@ class ScaleChoice:
 
     - ``absmax``: the largest magnitude goes to the largest level.
     - ``percentile{p}``: p percent of the magnitudes are at most the largest level.
-    - ``mse``: the least error among ``MSE_FRACTIONS`` of the absmax scale; the larger at a tie.
+    - ``mse``: the least error among ``mse_fractions`` of the absmax scale; the larger at a tie.
     - ``lsq``: from there, in turn, the codes nearest for the scale and the scale that is best for the codes, the closed form
       <x, q> / <q, q> (least squares for fixed codes q), for as long as the error falls.
     - ``twn``, for ``ternary``: ternary weight networks (Li et al., arXiv 1605.04711): magnitudes above 0.7 of their mean become

@@ -113,12 +113,14 @@ FAST = [name for name in NAMES if formats.get(name).closed_form and (formats.get
 
 @pytest.mark.parametrize("bits", range(1, 17))
 def test_closed_forms_give_what_the_table_gives(bits):
+    every = np.arange(2**16, dtype=np.uint16)
+    narrow = np.concatenate([every.view(dtype).astype(np.float32) for dtype in (np.float16, ml_dtypes.bfloat16)])
     for name in FAST:
         fmt = formats.get(name)
         if fmt.bits != bits:
             continue
         x = np.concatenate(
-            [random_bits(6000), normal(3000, spread=float(fmt.largest) / 8), normal(3000), fmt.float32_values[:4096]]
+            [random_bits(6000), normal(3000, spread=float(fmt.largest) / 8), normal(3000), fmt.float32_values[:4096], narrow]
         )
         x = np.where(np.isnan(x), np.float32(-0.0), x)
         np.testing.assert_array_equal(fmt.encode(x), by_table(name).encode(x), name)

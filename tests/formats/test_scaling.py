@@ -4,7 +4,7 @@ import pytest
 import formats
 from formats import Quantizer
 from formats.scale_storage import ScaleStorage
-from formats.scaling import MSE_FRACTIONS, ScaleChoice, least_squares_scales
+from formats.scaling import ScaleChoice, least_squares_scales, mse_fractions
 from tests.formats.samples import exactly, normal
 
 INT4, UINT4, E2M1, POT4, BINARY = (formats.get(name) for name in ("int4", "uint4", "e2m1", "pot4", "binary"))
@@ -61,7 +61,7 @@ def test_percentile_of_a_row_that_is_almost_all_zeros_falls_back_to_the_largest(
 def test_mse_is_the_best_of_its_candidates():
     rows = normal(30, 64)
     for fmt in ALL:
-        candidates = [np.float32(fraction) * ABSMAX.scales(fmt, rows) for fraction in MSE_FRACTIONS]
+        candidates = [np.float32(fraction) * ABSMAX.scales(fmt, rows) for fraction in mse_fractions(fmt)]
         errors = np.array([squared_errors(fmt, rows, scales) for scales in candidates])
         np.testing.assert_allclose(squared_errors(fmt, rows, MSE.scales(fmt, rows)), errors.min(axis=0), rtol=1e-6)
 

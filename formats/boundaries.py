@@ -22,14 +22,14 @@ def level_codes(fmt: Definition) -> NDArray[np.int64]:
     """Codes in ascending order of value, of every level that an encoder can choose without overflow.
 
     Minus zero is left out (the sign of a zero is settled after rounding), and so are NaN, the infinities and values that float32
-    would carry as an infinity or as zero.
+    would carry as an infinity or as zero. Of codes with the same value the first is taken.
     """
     carried = fmt.float32_values
     chosen = np.isfinite(carried) & ((carried != 0) | (fmt.values == 0))
     if fmt.negative_zero is not None:
         chosen[fmt.negative_zero] = False
     codes = np.flatnonzero(chosen).astype(np.int64)
-    return codes[np.argsort(fmt.values[codes], kind="stable")]
+    return codes[np.unique(fmt.values[codes], return_index=True)[1]]
 
 
 def boundaries(fmt: Definition, rounding: str) -> NDArray[np.float32]:

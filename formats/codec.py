@@ -160,7 +160,7 @@ def _run_gathered(
     """Do the same for any layout: a bounded number of elements is gathered, worked on and scattered at a time."""
     single = scales.size == 1
     operands = [source, target] if single else [source, target, np.broadcast_to(scales, source.shape)]
-    roles: list[list[Any]] = [["readonly"], ["writeonly"], ["readonly"]]
+    roles: list[list[Any]] = [["readonly", "contig"], ["writeonly", "contig"], ["readonly", "contig"]]
     pieces = np.nditer(
         operands,
         flags=["external_loop", "buffered", "zerosize_ok"],

@@ -32,21 +32,21 @@ def _group(x, i):  # type: ignore[no-untyped-def]
 
 @compiled
 def quantize_few(x, scale, t, out):  # type: ignore[no-untyped-def]
-    """Quantize a piece; NaN stays NaN, since it reaches no threshold and is not below the first one."""
-    lowest, first = t.few_values[0], t.few_thresholds[0]
+    """Quantize a piece; NaN stays NaN."""
+    lowest = t.few_values[0]
     lower, lower_values = _group(t.few_thresholds, 0), _group(t.few_values, 1)
     worst = np.int32(0)
     if len(t.few_thresholds) == GROUP:
         for i in range(len(x)):
             q = x[i] / scale_at(scale, i)
             worst = max(worst, np.int32(float_bits(q) & MAGNITUDE))
-            out[i] = _chosen(q, lowest if q < first else q, lower, lower_values) * scale_at(scale, i)
+            out[i] = _chosen(q, lowest if q == q else q, lower, lower_values) * scale_at(scale, i)
         return worst
     upper, upper_values = _group(t.few_thresholds, GROUP), _group(t.few_values, 1 + GROUP)
     for i in range(len(x)):
         q = x[i] / scale_at(scale, i)
         worst = max(worst, np.int32(float_bits(q) & MAGNITUDE))
-        level = _chosen(q, lowest if q < first else q, lower, lower_values)
+        level = _chosen(q, lowest if q == q else q, lower, lower_values)
         out[i] = _chosen(q, level, upper, upper_values) * scale_at(scale, i)
     return worst
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import formats
 from formats import BitatlasError
 from formats.boundaries import DETERMINISTIC_ROUNDINGS, ROUNDINGS, level_codes
+from formats.testing import check_format
 from tests.formats.oracle import oracle
 from tests.formats.samples import (
     NAMES,
@@ -760,3 +761,55 @@ def test_every_code_of_every_format_round_trips(bits):
         lost = {code for code in rest if not np.isfinite(carried[code]) or (carried[code] == 0 and fmt.values[code] != 0)}
         assert rest == lost, name  # NaN, infinities, unused codes and what float32 cannot carry at all
         assert_same_bits(fmt.decode(np.arange(2**bits)), carried, name)
+
+
+# ---------------------------------------------------------------- unusual formats
+
+
+def listed(name, values, **special):
+    """A format of these values, code by code."""
+    significand, exponent = np.frexp(np.array(values, np.float64))
+    return formats.Format(
+        name=name,
+        bits=len(values).bit_length() - 1,
+        significand=(significand * 2**24).astype(np.int64),
+        exponent=exponent.astype(np.int64) - 24,
+        root=np.zeros(len(values), np.int64),
+        **special,
+    )
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_format_may_have_one_level_only(rounding):
+    x = np.float32([-INF, -3, 0, 5, 7, INF])
+    for special in ({"unused": frozenset({1})}, {"nan": (1,)}):
+        fmt = listed("one", [5, 0], **special)
+        np.testing.assert_array_equal(fmt.encode(x, rounding=rounding), 0)
+        np.testing.assert_array_equal(fmt.quantize(x, rounding=rounding), 5)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("count", [4, 64])
+def test_of_codes_with_the_same_value_the_first_is_written(rounding, count):
+    values = np.repeat(np.arange(count // 2) - 1.0, 2)
+    fmt = listed("twice", values)
+    np.testing.assert_array_equal(fmt.encode(np.float32(values), rounding=rounding), np.arange(count) // 2 * 2)
+    check_format(fmt)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 8, 9, 10, 15, 16, 17, 18, 33])
+@pytest.mark.parametrize("rounding", DETERMINISTIC_ROUNDINGS)
+def test_tables_of_any_number_of_levels(levels, rounding):
+    values = np.zeros(64)
+    values[:levels] = np.random.default_rng(levels).permutation(np.cumsum(np.arange(1, levels + 1)) - 20.0) / 4
+    fmt = listed("table", values, unused=frozenset(range(levels, 64)))
+    x = np.concatenate([normal(2000, spread=20), np.float32(values), np.float32([INF, -INF, 0.0, -0.0])])
+    ordered = np.sort(values[:levels])
+    for value, found in zip(x, fmt.quantize(x, rounding=rounding), strict=True):
+        clipped = float(np.clip(value, ordered[0], ordered[-1]))
+        low, high = ordered[ordered <= clipped].max(), ordered[ordered >= clipped].min()
+        if rounding == "toward_zero":
+            assert found == (low if clipped > 0 else high) or low < 0 < high
+        else:
+            assert abs(float(found) - clipped) == min(clipped - low, high - clipped)
+    np.testing.assert_array_equal(fmt.decode(fmt.encode(x, rounding=rounding)), fmt.quantize(x, rounding=rounding))

@@ -31,7 +31,7 @@ BLOCKS = ("mxfp4", "mxfp6_e3m2", "mxfp8_e4m3", "mxint8", "nvfp4")
 CODED = ("int4", "int8", "e2m1", "e4m3", "float8_e4m3fn", "pot4", "post4", "nf4")
 SCALE = 0.05
 #: a rival slower than this many seconds a call is timed once, not once a round
-SLOW = 2.0
+SLOW = 0.5
 
 
 def quantizer(name: str, x: NDArray[np.float32], out: NDArray[np.float32], rounding: str = "nearest_even") -> Callable[[], object]:

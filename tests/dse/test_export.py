@@ -70,7 +70,8 @@ def test_a_mixed_assignment_predicts_the_same_in_onnxruntime(model: str, request
     "weight", ["int4:tensor", "int8:channel", "int3:group10", "e2m1:tensor", "post4:channel", "e3m2:group16", "int12:channel"]
 )
 def test_every_granularity_is_stored(resnet8: Experiment, weight: str) -> None:
-    found = agreement(resnet8, uniform(resnet8, weight, "int4"))
+    # activations in fine steps: a sum in another order that crosses a rounding boundary then moves the logits little
+    found = agreement(resnet8, uniform(resnet8, weight, "int12"))
     assert found.equal == found.samples
     assert found.largest_difference < 1e-2
 

@@ -152,7 +152,13 @@ def test_a_search_struck_down_goes_on_and_ends_the_same(tmp_path: Path, blow: si
     subprocess.run(
         [*command, str(whole)], check=True, capture_output=True, env=os.environ | {"BITATLAS_CACHE": str(tmp_path / "cache")}
     )
-    process = subprocess.Popen([*command, str(struck)], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, str(struck)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs in the background
+    )
     deadline = time.monotonic() + 60
     while count(struck) < 30 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -81,7 +81,7 @@ def as_codes(fmt: Definition, codes: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind not in "ui":
         raise InvalidTypeError(f"codes of {fmt.name} must be integers, not {array.dtype}")
     if array.size and (np.iinfo(array.dtype).max >= 2**fmt.bits or array.dtype.kind == "i"):
-        low, high = int(array.min()), int(array.max())
+        low, high = int(array.min()) if array.dtype.kind == "i" else 0, int(array.max())
         if low < 0 or high >= 2**fmt.bits:
             raise InvalidValueError(f"codes of {fmt.name} must be 0 to {2**fmt.bits - 1}, not {low if low < 0 else high}")
     return array.astype(fmt.code_dtype, copy=False)

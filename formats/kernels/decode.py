@@ -7,6 +7,9 @@ from formats.kernels.elements import MAGNITUDE, logarithmic_bits
 from formats.kernels.parameters import FLOATING, LOGARITHMIC, UNIFORM
 from formats.kernels.pieces import BLOCK, first_scale, scale_at, shares_one_scale, spread_scales
 
+#: elements of one scale that are decoded together, and again by table if one of them is irregular
+LONG = 32 * BLOCK
+
 
 @compiled
 def decode_table(codes, scale, values, out):  # type: ignore[no-untyped-def]
@@ -85,8 +88,9 @@ def decode_closed(codes, scale, p, out):  # type: ignore[no-untyped-def]
 def decode(codes, scales, repeat, p, t, offset, start, stop, out):  # type: ignore[no-untyped-def]
     """Decode ``codes[start:stop]`` into ``out[start:stop]``; returns 0, and has the arguments of ``quantize``."""
     spread = np.empty(BLOCK, np.float32)
-    for begin in range(start, stop, BLOCK):
-        end = min(begin + BLOCK, stop)
+    size = LONG if len(scales) == 1 else BLOCK
+    for begin in range(start, stop, size):
+        end = min(begin + size, stop)
         source, target = codes[begin:end], out[begin:end]
         if shares_one_scale(scales, repeat, begin, end):
             scale = first_scale(scales, repeat, begin)

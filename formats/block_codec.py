@@ -212,7 +212,7 @@ def _tensor_scale(fmt: "BlockFormat", x: NDArray[Any], axis: int) -> np.float32:
 
 
 def _unusable(fmt: "BlockFormat", x: NDArray[Any], axis: int) -> InvalidValueError:
-    moved = np.moveaxis(x, axis, -1)
-    wrong = np.argwhere(~np.isfinite(moved))
-    found = {(*(int(i) for i in place[:-1]), int(place[-1]) // fmt.block) for place in wrong}
+    wrong = np.argwhere(~np.isfinite(x))
+    wrong[:, axis] //= fmt.block
+    found = {tuple(int(i) for i in place) for place in wrong}
     return InvalidValueError(f"values for {fmt.name} must be finite, not NaN or Inf in {len(found)} blocks, the first {min(found)}")

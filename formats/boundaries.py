@@ -40,17 +40,16 @@ def boundaries(fmt: Definition, rounding: str) -> NDArray[np.float32]:
     return np.array(found, dtype=np.float32)
 
 
-def overflow_boundary(fmt: Definition, rounding: str) -> np.float32:
-    """Smallest float32 that overflows where overflow is not to saturate: it rounds to what would follow the largest level.
+def overflow_boundary(fmt: Definition, rounding: str, code: int) -> np.float32:
+    """Smallest magnitude that overflows where overflow is not to saturate: it rounds to what would follow the last level, ``code``.
 
     What would follow has the next significand, even where that code stands for something else. Rounding toward zero leaves
     overflow to infinity itself.
     """
     if rounding == "toward_zero":
         return np.float32(np.inf)
-    largest = int(level_codes(fmt)[-1])
-    significand = int(fmt.significand[largest])
-    middle = Fraction(2 * significand + 1, 2) * _two_to(int(fmt.exponent[largest]))
+    significand = abs(int(fmt.significand[code]))
+    middle = Fraction(2 * significand + 1, 2) * _two_to(int(fmt.exponent[code]))
     if rounding == "nearest_away" or significand % 2 == 1:
         return _smallest_float32(lambda x: x >= middle, float(middle))
     return _smallest_float32(lambda x: x > middle, float(middle))

@@ -127,6 +127,8 @@ def _run(
     """Run a compiled loop from all of ``source``, read as ``wanted``, to all of ``target``; return the sum of what it returns."""
     if np.may_share_memory(source, target) and (source.ctypes.data, source.strides) != (target.ctypes.data, target.strides):
         source = source.copy()  # writing in order would change elements not yet read
+    if np.may_share_memory(scales, target):
+        scales = scales.copy()
     flat_scales, repeat = _repeated(scales, source.shape)
     if repeat and source.dtype == wanted and source.flags.c_contiguous and target.flags.c_contiguous:
         flat_source, flat_target = source.reshape(-1), target.reshape(-1)

@@ -28,8 +28,8 @@ class Format(Definition):
 
         ``x`` is float32, float16 or bfloat16 of any shape; ``scale`` broadcasts against it. ``rounding`` is ``nearest_even``,
         ``nearest_away``, ``toward_zero`` or ``stochastic`` (drawn from ``seed`` and the element's index alone).
-        ``overflow="ieee"`` gives Inf or NaN where the format has them. Raises ``ValueError`` for a NaN that the format cannot
-        hold and for a scale that is not finite and positive, ``TypeError`` for other dtypes.
+        ``overflow="ieee"`` gives Inf or NaN where the format has them (not together with ``stochastic``). Raises ``ValueError``
+        for a NaN that the format cannot hold and for a scale that is not finite and positive, ``TypeError`` for other dtypes.
         """
         return codec.encode(self, self._rules, x, scale, rounding, overflow, seed)
 

@@ -1,11 +1,14 @@
 """How a format is rounded, as the compiled loops want it: made once for each format, rounding and treatment of overflow."""
 
+import operator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from formats import kernels
 from formats.boundaries import ROUNDINGS, boundaries, level_codes, overflow_boundary
 from formats.definition import Definition
+from formats.errors import InvalidTypeError, InvalidValueError
 from formats.kernels.table import UNSETTLED
 from formats.names import unknown_name
 
@@ -32,12 +35,23 @@ def rule(fmt: Definition, rules: Rules, rounding: str, overflow: str, seed: int)
         raise unknown_name("rounding", rounding, ROUNDINGS)
     if overflow not in OVERFLOWS:
         raise unknown_name("overflow", overflow, OVERFLOWS)
-    ieee = overflow == "ieee" and bool(fmt.nan or fmt.infinities) and rounding != "stochastic"
+    ieee = overflow == "ieee" and bool(fmt.nan or fmt.infinities)
+    if ieee and rounding == "stochastic":
+        raise InvalidValueError(f"overflow of {fmt.name} with stochastic rounding must be saturate, not ieee")
     key = f"{rounding} {'ieee' if ieee else 'saturate'}"
     if key not in rules:
         rules[key] = _make(fmt, rounding, ieee=ieee)
     found = rules[key]
-    return found._replace(numbers=found.numbers._replace(key=np.uint64(seed % 2**64))) if rounding == "stochastic" else found
+    return (
+        found._replace(numbers=found.numbers._replace(key=np.uint64(_whole(seed) % 2**64))) if rounding == "stochastic" else found
+    )
+
+
+def _whole(seed: int) -> int:
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise InvalidTypeError(f"seed must be a whole number, not {seed!r}") from None
 
 
 def _make(fmt: Definition, rounding: str, *, ieee: bool) -> kernels.Rule:
@@ -88,12 +102,11 @@ def _with_overflow(
     fmt: Definition, rounding: str, thresholds: NDArray[np.float32], codes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Add what lies beyond the largest magnitudes: the infinities, or NaN where there are none."""
-    first = overflow_boundary(fmt, rounding)
     negative, positive = fmt.infinities or (fmt.nan[-1], fmt.nan[0])
-    thresholds, codes = np.append(thresholds, first), np.append(codes, positive)
-    if fmt.signed:  # the mirror image: what does not overflow begins just above the negated boundary
-        thresholds = np.insert(thresholds, 0, np.nextafter(-first, np.float32(np.inf)))
-        codes = np.insert(codes, 0, negative)
+    first = np.nextafter(-overflow_boundary(fmt, rounding, int(codes[0])), np.float32(np.inf))  # the first that does not overflow
+    thresholds, codes = np.append(thresholds, overflow_boundary(fmt, rounding, int(codes[-1]))), np.append(codes, positive)
+    if fmt.signed:
+        thresholds, codes = np.insert(thresholds, 0, first), np.insert(codes, 0, negative)
     return thresholds, codes
 
 

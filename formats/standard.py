@@ -78,7 +78,11 @@ def _specials(standard: Standard, layout: Layout) -> tuple[tuple[int, ...], tupl
 
 
 def exponent_only() -> Format:
-    """``float8_e8m0fnu``: 2**(code - 127), the scale of OCP Microscaling; no zero, no sign, the last code is NaN."""
+    """``float8_e8m0fnu``: 2**(code - 127), the scale of OCP Microscaling; no zero, no sign, the last code is NaN.
+
+    Codes and values are those of ml_dtypes. Conversion follows the rules of all formats here: to the nearest level, so zero and
+    negative numbers give the smallest, where ml_dtypes gives NaN and rounds some numbers below 1.5 * 2**-127 up.
+    """
     codes = np.arange(256, dtype=np.int64)
     return Format(
         name="float8_e8m0fnu",

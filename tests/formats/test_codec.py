@@ -813,3 +813,36 @@ def test_tables_of_any_number_of_levels(levels, rounding):
         else:
             assert abs(float(found) - clipped) == min(clipped - low, high - clipped)
     np.testing.assert_array_equal(fmt.decode(fmt.encode(x, rounding=rounding)), fmt.quantize(x, rounding=rounding))
+
+
+# ---------------------------------------------------------------- odd arguments
+
+
+@pytest.mark.parametrize("kind", [int, np.int32, np.int64, np.uint64])
+def test_a_seed_is_any_whole_number(kind):
+    x = normal(500)
+    expected = INT8.quantize(x, 0.1, rounding="stochastic", seed=7)
+    assert_same_bits(INT8.quantize(x, 0.1, rounding="stochastic", seed=kind(7)), expected)
+    with pytest.raises(TypeError, match=r"^seed must be a whole number, not 1\.5$"):
+        INT8.quantize(x, 0.1, rounding="stochastic", seed=1.5)
+
+
+def test_out_may_share_memory_with_the_scale():
+    scales, x = np.abs(normal(64, 3000)) + np.float32(0.1), normal(64, 3000, seed=1)
+    expected = INT8.quantize(x, scales[:1].copy())
+    assert_same_bits(INT8.quantize(x, scales[:1], out=scales), expected)
+
+
+def test_overflow_to_infinity_is_refused_where_numbers_are_drawn():
+    message = r"^overflow of float8_e5m2 with stochastic rounding must be saturate, not ieee$"
+    with pytest.raises(ValueError, match=message):
+        formats.get("float8_e5m2").quantize(np.float32([1e9]), rounding="stochastic", overflow="ieee")
+
+
+def test_each_end_of_an_asymmetric_range_overflows_where_it_ends():
+    special = {"nan": (5,), "infinities": (6, 7)}
+    fmt = listed("asymmetric", [-8, -1, 0, 1, 2, 0, 0, 0], **special)
+    x = np.float32([-9, -8, -3, 2, 3])
+    assert fmt.quantize(x, overflow="ieee").tolist() == [-INF, -8, -1, 2, INF]
+    fmt = listed("asymmetric", [-2, -1, 0, 1, 8, 0, 0, 0], **special)
+    assert fmt.quantize(-x, overflow="ieee").tolist() == [INF, 8, 1, -2, -INF]

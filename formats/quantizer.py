@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from formats.block import BlockFormat
 from formats.block_quantizer import BlockQuantizer
-from formats.codec import Codes
 from formats.errors import InvalidValueError, UnknownNameError
 from formats.format import Format
 from formats.granularity import TENSOR, Granularity
@@ -20,7 +19,7 @@ from formats.names import unknown_name
 from formats.registry import get, scalar
 from formats.scale_storage import FLOAT32, ScaleStorage, StoredScales
 from formats.scaling import ScaleChoice
-from formats.tensor_quantizer import StorageBits, TensorQuantizer
+from formats.tensor_quantizer import RowTensor, StorageBits, TensorQuantizer
 
 __all__ = ["Granularity", "QuantizedTensor", "Quantizer"]
 
@@ -162,31 +161,18 @@ def _format(name: str) -> Format | BlockFormat:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class QuantizedTensor:
+class QuantizedTensor(RowTensor[Quantizer]):
     """A tensor as hardware stores it: codes and scales.
 
     ``rows`` are codes of shape (R, n), ``stored`` R scales in the quantizer's storage, both laid out as its granularity says.
     """
 
-    quantizer: Quantizer
-    shape: tuple[int, ...]
-    rows: Codes
     stored: StoredScales
 
     @cached_property
     def scales(self) -> NDArray[np.float32]:
         """The scales that the stored ones stand for, float32 of shape (R,)."""
         return self.stored.decode()
-
-    @cached_property
-    def codes(self) -> Codes:
-        """The codes in the tensor's own shape."""
-        return self.quantizer.granularity.from_rows(self.rows, self.shape)
-
-    @property
-    def storage_bits(self) -> StorageBits:
-        """Bits that the tensor takes."""
-        return self.quantizer.storage_bits(self.shape)
 
     def decode(self) -> NDArray[np.float32]:
         """Return the float32 values that the codes and scales stand for, in the tensor's own shape."""

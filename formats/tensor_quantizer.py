@@ -1,10 +1,13 @@
 """What everything that quantizes a tensor can do: a format with a scaling policy, a block format, a method of the literature."""
 
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.codec import Codes
 from formats.format import Format
 from formats.granularity import Granularity
 
@@ -73,3 +76,25 @@ class TensorQuantizer(Protocol):
 
     def storage_bits(self, shape: tuple[int, ...]) -> StorageBits:
         """Return the bits that a tensor of ``shape`` takes."""
+
+
+Q = TypeVar("Q", bound=TensorQuantizer)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowTensor(Generic[Q]):
+    """An encoded tensor with a code for each value: ``rows`` of shape (R, n), laid out as the quantizer's granularity says."""
+
+    quantizer: Q
+    shape: tuple[int, ...]
+    rows: Codes
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The codes in the tensor's own shape."""
+        return self.quantizer.granularity.from_rows(self.rows, self.shape)
+
+    @property
+    def storage_bits(self) -> StorageBits:
+        """Bits that the tensor takes."""
+        return self.quantizer.storage_bits(self.shape)

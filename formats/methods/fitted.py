@@ -8,19 +8,18 @@ rows with larger scales count for more.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from formats.codebook import fitted
-from formats.codec import Codes, as_float32
+from formats.codec import as_float32
 from formats.errors import InvalidValueError
 from formats.format import Format
 from formats.method import MethodQuantizer
 from formats.scale_storage import LARGEST_SCALE, SMALLEST_SCALE
-from formats.tensor_quantizer import StorageBits
+from formats.tensor_quantizer import RowTensor, StorageBits
 
 LEVEL_BITS = 32
 
@@ -94,24 +93,11 @@ def usable_scales(wanted: NDArray[Any]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedTensor:
+class FittedTensor(RowTensor[FittedQuantizer]):
     """A tensor with its own code book: ``rows`` are codes of ``format`` of shape (R, n), ``scales`` float32 of shape (R,)."""
 
-    quantizer: FittedQuantizer
     format: Format
-    shape: tuple[int, ...]
-    rows: Codes
     scales: NDArray[np.float32]
-
-    @cached_property
-    def codes(self) -> Codes:
-        """The codes in the tensor's own shape."""
-        return self.quantizer.granularity.from_rows(self.rows, self.shape)
-
-    @property
-    def storage_bits(self) -> StorageBits:
-        """Bits that the tensor takes."""
-        return self.quantizer.storage_bits(self.shape)
 
     def decode(self) -> NDArray[np.float32]:
         """Return the float32 values in the tensor's own shape."""

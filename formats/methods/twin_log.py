@@ -12,17 +12,16 @@ values that would need q < 0 saturate. Each scale is the one of least squared er
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.codec import Codes, as_float32
+from formats.codec import as_float32
 from formats.format import Format
 from formats.method import Method, MethodQuantizer, register_method
 from formats.registry import scalar
 from formats.scaling import ScaleChoice
-from formats.tensor_quantizer import StorageBits
+from formats.tensor_quantizer import RowTensor, StorageBits
 
 _SEARCH = ScaleChoice.parse("mse")
 
@@ -67,23 +66,10 @@ class TwinLog(MethodQuantizer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TwinLogTensor:
+class TwinLogTensor(RowTensor[TwinLog]):
     """``rows`` are codes of shape (R, n), ``scales`` float32 of shape (2, R): for positive values, for negative ones."""
 
-    quantizer: TwinLog
-    shape: tuple[int, ...]
-    rows: Codes
     scales: NDArray[np.float32]
-
-    @cached_property
-    def codes(self) -> Codes:
-        """The codes in the tensor's own shape."""
-        return self.quantizer.granularity.from_rows(self.rows, self.shape)
-
-    @property
-    def storage_bits(self) -> StorageBits:
-        """Bits that the tensor takes."""
-        return self.quantizer.storage_bits(self.shape)
 
     def decode(self) -> NDArray[np.float32]:
         """Return the float32 values in the tensor's own shape."""

@@ -1,12 +1,14 @@
 # make demo    the main job on a fresh machine: search formats for every layer of a network, leave a front and an ONNX model
 # make test    ruff, mypy and pytest
+# make test-slow  what takes minutes: entries of the shipped tables synthesised again
+# make finn    cycles and counts beside FINN's own, node by node
 # make bench   speeds, as ratios to named rivals in the same run
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-slow finn bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -17,6 +19,12 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow tests
+
+finn: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.finn --out reports/finn_check
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.trial

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dse.files import write_text
 from dse.network import ROLES, Role
 from formats import BitatlasError, InvalidValueError, Quantizer
 from formats.names import unknown_name
 from formats.tensor_quantizer import TensorQuantizer
+from hwmodels.files import write_text
 
 #: an accumulator that can be named in a file; products are summed in float32 by the float operators themselves
 ACCUMULATORS = ("float32",)

@@ -16,6 +16,18 @@ def _subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the IDX files of fashion-mnist")
 
 
+def _device(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument("--device", required=required, metavar="NAME", help="FPGA to fold a dataflow pipeline for, such as zu7ev")
+    parser.add_argument("--fps", type=float, metavar="RATE", help="samples a second that it must keep, with least area")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SHARE",
+        help="share of the device to keep within (default: 1); without --fps the highest rate",
+    )
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="clock (default: what is assumed for the device)")
+
+
 def _search(parser: argparse.ArgumentParser) -> None:
     _subject(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of these options; flags win")
@@ -23,7 +35,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", metavar="A,B,…", help="formats for weights and activations")
     parser.add_argument("--weight-formats", metavar="A,B,…", help="formats for weights alone")
     parser.add_argument("--activation-formats", metavar="A,B,…", help="formats for activations alone")
-    parser.add_argument("--objectives", metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, scale_bits (default: kl,lut)")
+    parser.add_argument("--objectives", metavar="A,B,…", help="kl, accuracy, lut, bops, weight_bits, … (default: kl,lut)")
     parser.add_argument("--constraint", action="append", metavar="BOUND", help="a bound such as lut<=20000; may be repeated")
     parser.add_argument("--trials", type=int, help="trials in all, those already in DIR counted (default: 200)")
     parser.add_argument("--seed", type=int, help="seed of the sampler (default: 0)")
@@ -31,6 +43,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)"
     )
+    _device(parser)
     parser.add_argument("--choose", metavar="BOUND", help="take the cheapest point with, say, accuracy>=0.97 (default: the knee)")
 
 
@@ -48,6 +61,7 @@ def _assignment(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     _assignment(parser)
+    _device(parser)
     parser.add_argument(
         "--split",
         choices=("train", "calibration", "validation", "test"),
@@ -56,6 +70,22 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV too")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the assignment, with its figures, to edit and run again")
+
+
+def _cost(parser: argparse.ArgumentParser) -> None:
+    _assignment(parser)
+    _device(parser, required=True)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV too")
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", choices=("fpga",), help="fpga: generate, prove and synthesise multiply-accumulate units")
+    parser.add_argument("--weights", metavar="A,B,…", help="weight formats (default: those of the shipped table)")
+    parser.add_argument("--activations", metavar="A,B,…", help="activation formats (default: those of the shipped table)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="table to extend (default: one in the cache folder, used beside the shipped one)"
+    )
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +101,8 @@ def _formats(parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "search": ("search", "search formats for every layer; leaves a Pareto front and the chosen model", _search),
     "evaluate": ("evaluate", "print accuracy, KL and costs of an assignment, for each layer and in total", _evaluate),
+    "cost": ("cost", "print what an assignment takes on an FPGA, for each layer and in total", _cost),
+    "calibrate": ("calibrate", "measure what cost models are made of; goes on where it was cut off", _calibrate),
     "export": ("export", "write an assignment as ONNX, checked against the emulator by onnxruntime", _export),
     "formats": ("list_formats", "list number formats, or the codes of one", _formats),
     "models": ("list_models", "list the networks of the zoo with their measured float accuracy", lambda parser: None),

@@ -1,35 +1,33 @@
 """What each subcommand of ``dse`` does; imported when one is run, so that ``dse --help`` stays quick."""
 
 import argparse
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import fields, replace
 
 import pandas as pd
 
 import formats
-from dse import assignment as assignments
-from dse import data
-from dse.assignment import Assignment, parse_quantizer
-from dse.experiment import Experiment, prepare
-from dse.files import write_text
-from dse.models import loading, zoo
+from dse import cost_table, data, targets
+from dse.models import zoo
 from dse.objectives import header
+from dse.opening import open_assignment
 from dse.searching import export_checked
 from dse.searching import search as run_search
-from dse.settings import merge
-from formats.errors import BitatlasError, InvalidValueError
+from dse.settings import SearchSettings, merge
+from formats.errors import BitatlasError
+from hwmodels.files import write_text
+from hwmodels.fpga import prices
+from hwmodels.fpga.network_folding import fold_within
 
 
 def search(options: argparse.Namespace) -> None:
     """Run ``dse search``."""
-    names = ("model", "out", "data", "data_dir", "formats", "weight_formats", "activation_formats", "objectives")
-    flags = {name: getattr(options, name) for name in (*names, "constraint", "trials", "seed", "sampler", "cycles", "choose")}
+    flags = {item.name: getattr(options, item.name) for item in fields(SearchSettings)}
     run_search(merge(options.config, flags))
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run ``dse evaluate``."""
-    experiment, assignment = _open(options)
+    experiment, assignment = open_assignment(options)
     measured = experiment.measure(assignment, options.split)
     reference = experiment.float_figures(options.split)
     cost, not_priced = experiment.priced_cost(assignment)
@@ -50,6 +48,8 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"KL to float32 [nat]: {measured.kl:.6g}")
     for metric in cost.metrics:
         print(f"{units[metric.name]}: {metric.summary}")
+    for name, remark in cost.remarks.items():
+        print(f"{name}: {remark}")
     for reason in not_priced:
         print(f"left out: {reason}")
     if options.csv:
@@ -58,39 +58,33 @@ def evaluate(options: argparse.Namespace) -> None:
         replace(assignment, figures={"accuracy": measured.accuracy, "kl": measured.kl, **cost.total}).write(options.save)
 
 
+def cost(options: argparse.Namespace) -> None:
+    """Run ``dse cost``."""
+    experiment, assignment = open_assignment(options)
+    target = targets.target(options.device, options.fps, options.budget, options.clock)
+    assert target is not None
+    pipeline = fold_within(experiment.plans(assignment), target, prices.DEFAULT)
+    frame = cost_table.table(pipeline)
+    print(frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.10g}"))
+    print()
+    print("\n".join(cost_table.summary(pipeline)))
+    if options.csv:
+        write_text(options.csv, frame.to_csv(index=False))
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Run ``dse calibrate``."""
+    from dse import calibrate_fpga
+
+    calibrate_fpga.run(options)
+
+
 def export(options: argparse.Namespace) -> None:
     """Run ``dse export``."""
-    experiment, assignment = _open(options)
+    experiment, assignment = open_assignment(options)
     agreement = export_checked(experiment, assignment, options.out)
     print(f"onnxruntime against the emulator on validation: {agreement}")
     print(f"wrote {options.out}")
-
-
-def _open(options: argparse.Namespace) -> tuple[Experiment, Assignment]:
-    """Load the subject that the options or the assignment file name, and the assignment."""
-    model, data_name = options.model, options.data
-    if options.assignment and (options.weights or options.activations):
-        raise InvalidValueError("--assignment must be given alone, not with --weights or --activations")
-    if options.assignment:
-        named = assignments.read_table(options.assignment)
-        for key in ("model", "data"):
-            if not isinstance(named.get(key, ""), str):
-                raise InvalidValueError(f"{key} of an assignment must be a string, not {named[key]!r}: {options.assignment}")
-        model, data_name = model or named.get("model"), data_name or named.get("data") or None
-    if not model:
-        raise InvalidValueError("--model must be given where the assignment file names none")
-    if ":" in model and not options.data:
-        data_name = None  # the factory brings its own
-    experiment = prepare(loading.load(model, data_name, Path(options.data_dir) if options.data_dir else None), options.cycles)
-    layers = experiment.preparation.network.layers
-    if options.assignment:
-        products = [layer.name for layer in layers if layer.weight is None]
-        read = assignments.read(options.assignment, [layer.name for layer in layers], products)
-        return experiment, replace(read, model=model, data=experiment.subject.dataset.name)
-    if not options.weights or not options.activations:
-        raise InvalidValueError("--assignment FILE must be given, or both --weights and --activations")
-    weight, activation = parse_quantizer(options.weights, "weight"), parse_quantizer(options.activations, "activation")
-    return experiment, experiment.preparation.uniform(model, experiment.subject.dataset.name, weight, activation)
 
 
 def list_formats(options: argparse.Namespace) -> None:

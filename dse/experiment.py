@@ -16,15 +16,19 @@ from dse.evaluate import Figures, figures, measure
 from dse.models.loading import Subject
 from dse.network import build
 from dse.quantize import Preparation
+from formats.tensor_quantizer import TensorQuantizer
 from hwmodels import cost
 from hwmodels.cost import Cost, CostModel, LayerPlan
 from hwmodels.finn_formula import CYCLES, finn_formula
+from hwmodels.fpga import prices
+from hwmodels.fpga.dataflow_model import dataflow
+from hwmodels.fpga.pipeline import Target
 from hwmodels.storage import BIT_OPERATIONS, WEIGHT_MEMORY
 
 
-def cost_models(cycles: int = CYCLES) -> tuple[CostModel, ...]:
-    """Return the cost models, for a pipeline that takes ``cycles`` clock cycles for a sample."""
-    return (WEIGHT_MEMORY, BIT_OPERATIONS, finn_formula(cycles))
+def cost_models(cycles: int = CYCLES, target: Target | None = None) -> tuple[CostModel, ...]:
+    """Return the cost models: for a pipeline folded for ``target``, or by formula for ``cycles`` clock cycles for a sample."""
+    return (WEIGHT_MEMORY, BIT_OPERATIONS, finn_formula(cycles) if target is None else dataflow(target, prices.DEFAULT))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,18 +73,34 @@ class Experiment:
 
     def cost(self, assignment: Assignment) -> Cost:
         """Return the costs of an assignment by every cost model; ``NotPricedError`` where one knows no price of a quantizer."""
-        return cost.evaluate(self.cost_models, self._plans(assignment))
+        return cost.evaluate(self.cost_models, self.plans(assignment))
 
     def priced_cost(self, assignment: Assignment) -> tuple[Cost, tuple[str, ...]]:
         """Return the costs by the models that can price the assignment, and why the others were left out."""
-        return cost.evaluate_priced(self.cost_models, self._plans(assignment))
+        return cost.evaluate_priced(self.cost_models, self.plans(assignment))
 
-    def _plans(self, assignment: Assignment) -> list[LayerPlan]:
+    def plans(self, assignment: Assignment) -> list[LayerPlan]:
+        """Return every layer's workload with its quantizers, and those that its readers quantize its result by."""
+        outputs = self._outputs(assignment)
         return [
-            LayerPlan(workload=layer.workload, weight=chosen.weight, activation=chosen.activation)
+            LayerPlan(
+                workload=layer.workload,
+                weight=assignment.layers[layer.name].weight,
+                activation=assignment.layers[layer.name].activation,
+                outputs=tuple(outputs.get(layer.name, {}).values()),
+            )
             for layer in self.preparation.network.layers
-            for chosen in (assignment.layers[layer.name],)
         ]
+
+    def _outputs(self, assignment: Assignment) -> dict[str, dict[tuple[str, str], TensorQuantizer]]:
+        """Collect for each layer the different quantizers of the tensors that it is the last to make, by tensor and text."""
+        found: dict[str, dict[tuple[str, str], TensorQuantizer]] = {}
+        for layer in self.preparation.network.layers:
+            for role, operand in layer.operands.items():
+                if operand.producer is not None:
+                    quantizer = assignment.layers[layer.name].quantizer(role)
+                    found.setdefault(operand.producer, {})[operand.source, str(quantizer)] = quantizer
+        return found
 
 
 def _definitions(assignment: Assignment) -> str:
@@ -93,13 +113,15 @@ def _definitions(assignment: Assignment) -> str:
     return digest.hexdigest()
 
 
-def prepare(subject: Subject, cycles: int = CYCLES, store: results.ResultStore | None = None) -> Experiment:
+def prepare(
+    subject: Subject, cycles: int = CYCLES, store: results.ResultStore | None = None, target: Target | None = None
+) -> Experiment:
     """Trace and calibrate a subject."""
     network = build(subject.model, subject.module, subject.dataset.sample_shape)
     statistics = calibrate(network, subject.dataset.calibration)
     return Experiment(
         subject=subject,
         preparation=Preparation(network=network, statistics=cast(dict, statistics)),  # type: ignore[type-arg]
-        cost_models=cost_models(cycles),
+        cost_models=cost_models(cycles, target),
         store=store or results.ResultStore(),
     )

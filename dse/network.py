@@ -1,7 +1,7 @@
 """A traced network with a slot before every operand of every quantizable layer."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from dse import trace
 from dse.batches import map_batches
 from dse.trace import aten
+from dse.workloads import workload
 from formats.errors import BitatlasError
 from hwmodels.workload import LayerWorkload
 
@@ -77,6 +78,8 @@ class Operand:
     readers: int
     #: whether nothing else reads it, so that it may be quantized where it lies
     overwritable: bool
+    #: the layer that it was computed from last; None where it is the network's own input
+    producer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,10 +162,10 @@ def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Networ
     graph_module.add_module(SLOTS, slots)
     names: set[str] = set()
     found = [(node, kind) for node in graph_module.graph.nodes if (kind := _kind(node)) is not None]
-    operands = {node: _operands(node, [reader for reader, _ in found]) for node, _ in found}
+    layer_names = {node: _unique(_name(node, kind), names) for node, kind in found}
+    operands = {node: _operands(node, layer_names) for node, _ in found}
     for node, kind in found:
-        layer_name = _unique(_name(node, kind), names)
-        layers.append(_layer(graph_module, node, kind, layer_name, operands[node]))
+        layers.append(_layer(graph_module, node, kind, layer_names[node], operands[node]))
         for position, role in POSITIONS:
             path = slot_path(len(layers) - 1, role)
             slots.add_module(path.removeprefix(f"{SLOTS}."), Slot())
@@ -215,17 +218,33 @@ def _refuse_odd_factors(activation: fx.Node, operand: fx.Node, kind: LayerKind, 
         raise BitatlasError(f"second factor of a product must have two axes, or more where computed, not {axes} (layer {name!r})")
 
 
-def _operands(node: fx.Node, readers: Sequence[fx.Node]) -> dict[Role, Operand]:
+def _operands(node: fx.Node, layer_names: Mapping[fx.Node, str]) -> dict[Role, Operand]:
     """Describe the computed operands of a layer's node, before any slot is put in."""
     made: dict[Role, Operand] = {}
     for position, role in POSITIONS:
         source = node.args[position]
         assert isinstance(source, fx.Node)
         if not trace.is_parameter(source):
-            slots = sum(reader.args[:2].count(source) for reader in readers)
-            alone = slots == 1 and len(source.users) == 1
-            made[role] = Operand(source=source.name, readers=slots, overwritable=alone and source.target in _FRESH)
+            slots = sum(reader.args[:2].count(source) for reader in layer_names)
+            made[role] = Operand(
+                source=source.name,
+                readers=slots,
+                overwritable=slots == 1 and len(source.users) == 1 and source.target in _FRESH,
+                producer=_producer(source, layer_names),
+            )
     return made
+
+
+def _producer(source: fx.Node, layer_names: Mapping[fx.Node, str]) -> str | None:
+    """Return the last layer, in the graph's order, that reaches ``source`` through no other layer."""
+    seen: set[fx.Node] = set()
+    waiting = [source]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [] if node in layer_names else node.all_input_nodes
+    return next((layer_names[node] for node in reversed(list(layer_names)) if node in seen), None)
 
 
 def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: str, operands: Mapping[Role, Operand]) -> Layer:
@@ -236,26 +255,9 @@ def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: s
     weight = None
     if kind != "product" and trace.is_parameter(operand):
         weight = trace.attribute(graph_module, operand).detach().to(torch.float32).numpy().copy()
-    stored = trace.shape(operand)
-    outputs = int(np.prod(trace.shape(node)))
-    if kind == "convolution":
-        dot_length = int(np.prod(stored[1:]))  # input channels of one group times the kernel
-    elif node.target == aten.linear.default:
-        dot_length = stored[-1]
-    else:
-        dot_length = stored[-2]
-    axis = len(stored) - 1 if node.target in _PRODUCTS else 0
-    workload = LayerWorkload(
-        name=name,
-        kind=kind,
-        macs=outputs * dot_length,
-        weights=0 if weight is None else weight.size,
-        output_channels=stored[axis],
-        activations_in=int(np.prod(trace.shape(activation))),
-        activations_out=outputs,
-        dot_length=dot_length,
-    )
-    return Layer(name=name, kind=kind, workload=workload, weight=weight, operands=operands, channel_axis=axis)
+    axis = len(trace.shape(operand)) - 1 if node.target in _PRODUCTS else 0
+    found = workload(node, kind, name, axis)
+    return Layer(name=name, kind=kind, workload=found, weight=weight, operands=operands, channel_axis=axis)
 
 
 def _weights_channels_last(graph_module: fx.GraphModule) -> None:

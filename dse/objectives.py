@@ -24,6 +24,8 @@ class Objective:
     direction: Literal["minimize", "maximize"] = "minimize"
     #: the cost model that the figure is from; empty for what is measured by running the network
     model: str = ""
+    #: whether the figure is a sum over layers of what each layer's own quantizers settle
+    by_layer: bool = False
 
     @property
     def is_cost(self) -> bool:
@@ -47,12 +49,18 @@ MEASURED_RANGES = {"accuracy": (0.0, 1.0), "kl": (0.0, float("inf"))}
 
 
 def available(models: Sequence[CostModel]) -> dict[str, Objective]:
-    """Return every objective by name: the measured figures and the additive metrics of the cost models."""
+    """Return every objective by name: the measured figures and the metrics of the cost models that a network has a figure of."""
     costs = [
-        Objective(name=metric.name, unit=metric.unit, model=model.name)
+        Objective(
+            name=metric.name,
+            unit=metric.unit,
+            direction=metric.direction,
+            model=model.name,
+            by_layer=model.separable and metric.total == "sum",
+        )
         for model in models
         for metric in model.metrics
-        if metric.additive
+        if metric.total != "none"
     ]
     return {objective.name: objective for objective in (*MEASURED, *costs)}
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dse.files import replaced
 from dse.objectives import Objective
 from dse.report import Outcome
 from dse.search import Evaluated
+from hwmodels.files import replaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from dse import front
-from dse.files import write_text
 from dse.network import ROLES
 from dse.objectives import Bound, Objective
 from dse.search import Evaluated
 from formats.errors import BitatlasError
+from hwmodels.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ def table(trials: Sequence[Evaluated], found: Outcome, headers: Mapping[str, str
         row["feasible"] = trial.feasible(found.bounds)
         row["front"] = trial.number in on_front
         row |= {headers[name]: value for name, value in trial.figures.items()}
+        row |= trial.remarks
         for name, layer in trial.assignment.layers.items():
             row |= {f"{name} {role}": str(layer.quantizer(role)) for role in ROLES}
         rows.append(row)

@@ -10,19 +10,19 @@ from pathlib import Path
 import dse
 import formats
 import hwmodels
-from dse.files import cache_directory
 from formats.errors import BitatlasError
+from hwmodels.files import cache_directory
 
 LIBRARIES = ("numpy", "numba", "torch")
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """SHA-256 over the sources of the packages that a figure depends on, and the versions of the libraries below them."""
+    """SHA-256 over the sources and tables of the packages that a figure depends on, and the versions of the libraries below."""
     digest = hashlib.sha256(" ".join(version(library) for library in LIBRARIES).encode())
     for package in (formats, hwmodels, dse):
         folder = Path(str(package.__file__)).parent
-        for source in sorted(folder.rglob("*.py")):
+        for source in sorted([*folder.rglob("*.py"), *folder.rglob("tables/*.csv")]):
             digest.update(str(source.relative_to(folder)).encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()

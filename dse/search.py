@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -17,10 +17,12 @@ from dse.network import ROLES, Role
 from dse.objectives import MEASURED_RANGES, Bound, Objective
 from dse.quantize import Preparation
 from formats.errors import BitatlasError
+from hwmodels import cost
 
 #: how many uniform assignments a search begins with at most
 MOST_UNIFORM = 64
 FIGURES = "figures"
+REMARKS = "remarks"
 ORIGIN = "origin"
 
 
@@ -69,12 +71,28 @@ class Problem:
 
     def figures(self, assignment: Assignment) -> dict[str, float]:
         """Return accuracy, KL and every total cost of an assignment."""
-        measured = self.experiment.measure(assignment)
-        return {"accuracy": measured.accuracy, "kl": measured.kl, **self.experiment.cost(assignment).total}
+        return self.evaluate(assignment)[0]
+
+    def evaluate(self, assignment: Assignment) -> tuple[dict[str, float], dict[str, str]]:
+        """Return the figures of an assignment and what the cost models remark on it."""
+        measured, costs = self.experiment.measure(assignment), self.experiment.cost(assignment)
+        return {"accuracy": measured.accuracy, "kl": measured.kl, **costs.total}, dict(costs.remarks)
 
     def check_reachable(self) -> None:
-        """Raise where a bound on a cost cannot be kept by any assignment of the space, saying by how much."""
+        """Raise where a bound on a cost cannot be kept by any assignment of the space, saying by how much.
+
+        Costs that are settled for the network as a whole have no such bound beforehand: they are asked for once, so that what no
+        assignment could change, such as a rate beyond any folding, is said before the search.
+        """
+        if not all(model.separable for model in self.experiment.cost_models):
+            weight, activation = self.space.uniform()[0]
+            first = self.experiment.preparation.uniform(
+                "", "", parse_quantizer(weight, "weight"), parse_quantizer(activation, "activation")
+            )
+            self.experiment.cost(first)
         for bound in self.bounds:
+            if bound.objective.is_cost and not bound.objective.by_layer:
+                continue
             if not bound.objective.is_cost:
                 best = MEASURED_RANGES[bound.objective.name][bound.comparison == ">="]
                 if bound.violation({bound.objective.name: best}) > 0:
@@ -90,13 +108,14 @@ class Problem:
                     )
 
     def _extreme(self, bound: Bound) -> tuple[float, str]:
-        """Return the cost nearest to the bound's good side; costs are sums over layers, so each layer is taken by itself."""
+        """Return the cost nearest to the bound's good side; such costs are sums over layers, so each layer is taken by itself."""
         name, preparation = bound.objective.name, self.experiment.preparation
+        models = [model for model in self.experiment.cost_models if model.separable]
         pairs = self.space.uniform()
         uniform = []
         for weight, activation in pairs:
             made = preparation.uniform("", "", parse_quantizer(weight, "weight"), parse_quantizer(activation, "activation"))
-            uniform.append(self.experiment.cost(made).layers)
+            uniform.append(cost.evaluate(models, self.experiment.plans(made)).layers)
         pick: Callable[..., float] = min if bound.comparison == "<=" else max
         best = {layer.name: pick(costs[layer.name][name] for costs in uniform) for layer in preparation.network.layers}
         used = {
@@ -115,6 +134,7 @@ class Evaluated:
     origin: str
     assignment: Assignment
     figures: Mapping[str, float]
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def uniform(self) -> bool:
@@ -166,22 +186,26 @@ def _one_trial(
     problem: Problem, study: optuna.Study, distributions: dict[str, CategoricalDistribution], origin: str
 ) -> FrozenTrial:
     trial = study.ask(dict(distributions))
-    figures = problem.figures(problem.assignment(trial.params))
+    figures, remarks = problem.evaluate(problem.assignment(trial.params))
     trial.set_user_attr(ORIGIN, origin)
     trial.set_user_attr(FIGURES, figures)
+    trial.set_user_attr(REMARKS, remarks)
     for bound in problem.bounds:
         trial.set_constraint(str(bound), bound.violation(figures))
     return study.tell(trial, [figures[objective.name] for objective in problem.objectives])
 
 
 def _evaluated(problem: Problem, trial: FrozenTrial, number: int) -> Evaluated:
-    if not {ORIGIN, FIGURES} <= set(trial.user_attrs):
-        raise BitatlasError(f"trials of the ledger must hold their origin and figures, not lack them in trial {trial.number}")
+    if not {ORIGIN, FIGURES, REMARKS} <= set(trial.user_attrs):
+        raise BitatlasError(
+            f"trials of the ledger must hold their origin, figures and remarks, not lack them in trial {trial.number}"
+        )
     return Evaluated(
         number=number,
         origin=str(trial.user_attrs[ORIGIN]),
         assignment=problem.assignment(trial.params),
         figures=trial.user_attrs[FIGURES],
+        remarks=trial.user_attrs[REMARKS],
     )
 
 

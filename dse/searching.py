@@ -1,6 +1,6 @@
 """``dse search`` from settings to files: everything between the command line and the search itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,9 +9,8 @@ from tqdm import tqdm
 from dse import plot, report
 from dse.assignment import Assignment, parse_quantizer
 from dse.evaluate import quantized_logits
-from dse.experiment import Experiment, prepare
+from dse.experiment import Experiment, cost_models, prepare
 from dse.export import qdq, runtime
-from dse.files import write_text
 from dse.ledger import Ledger, database_message, is_database_error, locked
 from dse.models import loading
 from dse.network import ROLES
@@ -21,6 +20,10 @@ from dse.results import code_version
 from dse.search import Evaluated, Problem, Space, run
 from dse.settings import Fingerprint, SearchSettings
 from formats.errors import BitatlasError
+from hwmodels.files import write_text
+from hwmodels.fpga.dataflow_model import SHARE
+from hwmodels.fpga.devices import RESOURCES
+from hwmodels.fpga.pipeline import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +45,18 @@ def search(settings: SearchSettings, say: Callable[[str], None] = print) -> Sear
     subject = loading.load(settings.model, settings.data, Path(settings.data_dir) if settings.data_dir else None)
     _check_names(settings)  # after the user's module is imported: it may register formats
     settings = replace(settings, data=subject.dataset.name)
-    experiment = prepare(subject, settings.cycles)
+    experiment = prepare(subject, settings.cycles, target=settings.target)
     objectives = available(experiment.cost_models)
+    bounds = tuple(Bound.parse(text, objectives) for text in settings.constraint)
+    if settings.target is not None:
+        models = cost_models(settings.cycles, _limited(settings.target, bounds))
+        experiment = replace(experiment, cost_models=models)
+        bounds = (*bounds, Bound.parse(f"{SHARE}<=1", objectives))
     problem = Problem(
         experiment=experiment,
         space=Space(weights=settings.weights, activations=settings.activations),
         objectives=tuple(find(name, objectives) for name in settings.objectives),
-        bounds=tuple(Bound.parse(text, objectives) for text in settings.constraint),
+        bounds=bounds,
     )
     condition = Bound.parse(settings.choose, objectives) if settings.choose else None
     problem.check_reachable()
@@ -58,6 +66,16 @@ def search(settings: SearchSettings, say: Callable[[str], None] = print) -> Sear
         write_text(folder / "search.toml", settings.to_toml())
         found = _run(problem, ledger, settings, folder, objectives, say)
         return _finish(problem, found, folder, objectives, condition, say)
+
+
+def _limited(target: Target, bounds: Sequence[Bound]) -> Target:
+    """Return the target with the bounds on resources as limits: pipelines are folded to keep them, not just judged by them."""
+    limits: dict[str, float] = {}
+    for bound in bounds:
+        name = bound.objective.name
+        if name in RESOURCES and bound.comparison == "<=":
+            limits[name] = min(bound.limit, limits.get(name, bound.limit))
+    return replace(target, limits=limits)
 
 
 def _check_names(settings: SearchSettings) -> None:
@@ -137,6 +155,8 @@ def _finish(
     shown = ", ".join(f"{name} {value:.6g} {objectives[name].unit}" for name, value in chosen.figures.items())
     say(f"float32 accuracy on validation: {float_accuracy:.4f}")
     say(f"chosen: trial {chosen.number} ({chosen.origin}): {shown}")
+    for name, remark in chosen.remarks.items():
+        say(f"{name}: {remark}")
     say(f"onnxruntime against the emulator on validation: {agreement}")
     say(f"results in {folder}: trials.csv, front.csv, front.png, chosen.json, model.onnx")
     return SearchResult(experiment=experiment, outcome=found, chosen=chosen, agreement=agreement)

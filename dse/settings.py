@@ -6,10 +6,19 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
+from dse.targets import target
 from formats.errors import BitatlasError, InvalidValueError
 from formats.names import unknown_name
+from hwmodels.fpga.pipeline import Target
 
 SAMPLERS = ("tpe", "random")
+#: types that a file must hold an option in, by the option's own type, and what they are called
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    str: ((str,), "a string"),
+    str | None: ((str,), "a string"),
+    float | None: ((int, float), "a number"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,10 @@ class SearchSettings:
     seed: int = 0
     sampler: str = "tpe"
     cycles: int = 1024
+    device: str | None = None
+    fps: float | None = None
+    budget: float | None = None
+    clock: float | None = None
     choose: str | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +66,7 @@ class SearchSettings:
             raise InvalidValueError(f"--seed must not be negative, not {self.seed}")
         if self.sampler not in SAMPLERS:
             raise unknown_name("sampler", self.sampler, SAMPLERS)
+        target(self.device, self.fps, self.budget, self.clock)
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -63,6 +77,11 @@ class SearchSettings:
     def activations(self) -> tuple[str, ...]:
         """Formats to choose from for activations."""
         return self.activation_formats or self.formats
+
+    @property
+    def target(self) -> Target | None:
+        """The device and what a pipeline on it is folded for; None without one."""
+        return target(self.device, self.fps, self.budget, self.clock)
 
     def to_toml(self) -> str:
         """Return the settings as TOML that ``--config`` reads."""
@@ -117,10 +136,10 @@ def _typed(given_name: str, value: Any, known: Mapping[str, Any], config: Path) 
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise InvalidValueError(f"option {given_name} must be a list of strings, not {value!r}: {config}")
-    expected, words = (int, "a whole number") if kind is int else (str, "a string")
+    expected, words = _KINDS[kind]
     if not isinstance(value, expected) or isinstance(value, bool):
         raise InvalidValueError(f"option {given_name} must be {words}, not {value!r}: {config}")
-    return value
+    return float(value) if isinstance(value, int) and kind is not int else value
 
 
 def split_list(text: str) -> tuple[str, ...]:

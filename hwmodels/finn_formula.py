@@ -25,7 +25,7 @@ import numpy as np
 from formats import Format, scalar
 from formats.boundaries import level_codes
 from formats.errors import InvalidValueError
-from hwmodels.cost import CostModel, LayerPlan, Metric
+from hwmodels.cost import CostModel, LayerPlan, Metric, per_layer
 from hwmodels.workload import LayerWorkload
 
 LUT_PER_LAYER = 300
@@ -130,7 +130,7 @@ def finn_formula(cycles: int = CYCLES, lanes: int = LANES) -> CostModel:
                 unit="LUT",
                 summary=f"FINN's formula, extended beyond integers; {cycles} cycles for a sample, {lanes} lanes",
             ),
-            Metric(name="lut_per_mac", unit="LUT/MAC", summary="the same for one lane", additive=False),
+            Metric(name="lut_per_mac", unit="LUT/MAC", summary="the same for one lane", total="none"),
         ),
-        figures=partial(_figures, cycles=cycles, lanes=lanes),
+        figures=per_layer(partial(_figures, cycles=cycles, lanes=lanes)),
     )

@@ -1,6 +1,6 @@
 """Costs that follow from widths alone: bits of weight memory, and bit operations."""
 
-from hwmodels.cost import CostModel, LayerPlan, Metric
+from hwmodels.cost import CostModel, LayerPlan, Metric, per_layer
 
 
 def _weight_memory(plan: LayerPlan) -> dict[str, float]:
@@ -21,12 +21,12 @@ WEIGHT_MEMORY = CostModel(
         Metric(name="weight_bits", unit="bit", summary="weight codes as packed"),
         Metric(name="scale_bits", unit="bit", summary="weight scales as stored, with all else that decodes the codes"),
     ),
-    figures=_weight_memory,
+    figures=per_layer(_weight_memory),
 )
 
 #: MACs times both widths, as ``qonnx.util.inference_cost`` counts them
 BIT_OPERATIONS = CostModel(
     name="widths",
     metrics=(Metric(name="bops", unit="bit operation", summary="MACs times weight width times activation width"),),
-    figures=_bit_operations,
+    figures=per_layer(_bit_operations),
 )

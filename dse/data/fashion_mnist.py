@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dse.data.dataset import Dataset, Split
 from dse.data.idx import read_idx
-from dse.files import cache_directory, replaced
 from formats.errors import BitatlasError, InvalidValueError
+from hwmodels.files import cache_directory, replaced
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_FROM = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"

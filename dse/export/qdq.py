@@ -16,11 +16,11 @@ from onnx import helper, numpy_helper
 
 from dse.assignment import Assignment
 from dse.export import neutral, operators
-from dse.files import replaced
 from dse.network import Layer
 from dse.quantize import ActivationQuantizer, Preparation, StoredWeight
 from formats import Format, InvalidValueError
 from formats.quantizer import QuantizedTensor
+from hwmodels.files import replaced
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dse.files import replaced
 from formats.errors import BitatlasError, InvalidValueError
+from hwmodels.files import replaced
 
 #: safetensors keeps its entries in no order; as one entry of JSON, equal weights make equal files
 METADATA = "bitatlas"

@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,42 @@ def test_export_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (tmp_path / "m.onnx").stat().st_size > 10_000
 
 
+def test_cost_prints_a_pipeline_by_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device = ["--device", "zynq7020", "--fps", "20000"]
+    assert main(["cost", *UNIFORM, *device, "--csv", str(tmp_path / "c.csv")]) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "c.csv").set_index("layer")
+    layers = table.drop(index=["total", "share of zynq7020"])
+    for resource, available in (("LUT", 53200), ("FF", 106400), ("DSP", 220), ("BRAM18", 280)):
+        assert table.loc["total", resource] == layers[resource].sum() <= available
+        assert table.loc["share of zynq7020", resource] == pytest.approx(table.loc["total", resource] / available)
+    assert table.loc["total", "cycles"] == layers["cycles"].max() <= 5000
+    assert layers["cycles"].idxmax() in re.findall(r"^bottleneck: (\S+) ", said, re.MULTILINE)
+    assert set(layers["origin"]) <= {"synthesised", "predicted", "formula"}
+    assert f"fps [1/s]: {100e6 / layers['cycles'].max():.6g}" in said
+    for line in ("latency [us]: ", "energy [pJ]: ", "binding resource: LUT, ", "zynq7020 (xc7z020, Zynq-7000) at 100 MHz; "):
+        assert f"\n{line}" in said
+
+
+def test_cost_takes_an_assignment_and_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", *UNIFORM, "--save", str(tmp_path / "a.json")])
+    capsys.readouterr()
+    options = ["--device", "zu3eg", "--budget", "0.3", "--clock", "150"]
+    assert main(["cost", "--assignment", str(tmp_path / "a.json"), *options]) == 0
+    from_file = capsys.readouterr().out
+    assert main(["cost", *UNIFORM, *options]) == 0
+    assert capsys.readouterr().out == from_file
+    assert "at 150 MHz" in from_file
+
+
+def test_evaluate_costs_a_device_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *UNIFORM, "--device", "zu7ev", "--fps", "1000"]) == 0
+    said = capsys.readouterr().out
+    assert "lut [LUT, dataflow on zu7ev]" in said
+    assert "\nbinding resource: LUT, " in said
+    assert "finn-formula" not in said
+
+
 def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["formats"])
     assert "e{E}m{M}" in capsys.readouterr().out.split()
@@ -84,6 +121,18 @@ def test_models_are_listed_with_their_accuracy(capsys: pytest.CaptureFixture[str
         (["evaluate", *UNIFORM, "--cycles", "0"], "cycles and lanes must be at least 1, not 0 and 8"),
         (["evaluate", "--assignment", "/none.json"], "file must be readable, not fail (No such file or directory): /none.json"),
         (["export", *UNIFORM, "--out", "/proc/m.onnx"], "file must be usable, not fail (No such file or directory): /proc/m.onnx"),
+        (["cost", *UNIFORM, "--device", "zu7eg"], "device must be a known name, not 'zu7eg'; nearest: zu9eg, zu7ev, zu3eg"),
+        (["cost", *UNIFORM, "--device", "zu7ev", "--fps", "-1"], "frame rate must be a number above 0, not -1"),
+        (["cost", *UNIFORM, "--device", "zu7ev", "--budget", "70"], "budget must be a share of the device, above 0 and at most 1"),
+        (["evaluate", *UNIFORM, "--fps", "100"], "--device must be given with --fps, not left out"),
+        (
+            ["cost", *UNIFORM, "--device", "zynq7020", "--fps", "900000"],
+            "pipeline on zynq7020 at 900000 frames/s must fit in 53200 LUT, not need at least ",
+        ),
+        (
+            ["cost", "--model", "resnet8", "--weights", "mxfp4", "--activations", "int8", "--device", "zu7ev"],
+            "weights must share a scale by tensor or channel to be summed as codes, not be mxfp4:block:absmax (layer 'stem')",
+        ),
         (["formats", "e2m"], "format must be a known name, not 'e2m'"),
         (["formats", "int9"], "a format's codes are listed up to 8 bits, not for 9"),
         (["search", "--model", "resnet8", "--out", ""], "an argument must have a value, not be empty"),

@@ -4,6 +4,7 @@ import pytest
 
 from dse.experiment import cost_models
 from dse.objectives import Bound, available, find
+from dse.targets import target
 from formats import BitatlasError
 
 OBJECTIVES = available(cost_models())
@@ -19,6 +20,16 @@ def test_every_objective_has_a_unit() -> None:
         "bops [bit operation, widths]",
         "lut [LUT, finn-formula]",
     ]
+
+
+def test_a_device_brings_its_objectives() -> None:
+    found = available(cost_models(target=target("zu7ev", 1000.0, None, None)))
+    assert {"lut", "dsp", "bram", "uram", "fps", "latency_us", "energy_pj", "budget_share"} <= set(found)
+    assert "cycles" not in found
+    assert (found["fps"].direction, found["fps"].header) == ("maximize", "fps [1/s, dataflow on zu7ev]")
+    assert found["fps"].loss({"fps": 3.0}) == -3.0
+    assert not found["lut"].by_layer
+    assert OBJECTIVES["lut"].by_layer
 
 
 def test_less_loss_is_better_in_either_direction() -> None:

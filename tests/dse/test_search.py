@@ -305,10 +305,60 @@ def test_a_condition_chooses_the_cheapest_point_that_meets_it(finished: Path) ->
         ({"objectives": ("kl", "lutt")}, "objective must be a known name, not 'lutt'; nearest: lut"),
         ({"constraint": ("area<=3",)}, "objective must be a known name, not 'area'"),
         ({"choose": "accuracy=3"}, "a bound must be NAME<=NUMBER or NAME>=NUMBER, such as lut<=20000, not 'accuracy=3'"),
+        ({"device": "zu7eg"}, "device must be a known name, not 'zu7eg'; nearest: zu9eg, zu7ev, zu3eg"),
         ({"data": "mnist"}, "data set must be a known name, not 'mnist'; nearest: fashion-mnist"),
     ],
 )
 def test_bad_names_are_refused_before_anything_is_written(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(BitatlasError, match=re.escape(message)):
         run(tmp_path / "out", **change)
+    assert not (tmp_path / "out").exists()
+
+
+DEVICE = {"device": "zynq7020", "fps": 20000.0, "trials": 10, "formats": ("int4", "e2m1"), "objectives": ("kl", "lut", "bram")}
+
+
+def test_a_device_is_searched_with_its_resources_as_objectives(tmp_path: Path) -> None:
+    said: list[str] = []
+    result = search(replace(SETTINGS, out=str(tmp_path / "out"), **DEVICE), say=said.append)  # type: ignore[arg-type]
+    table = trials(tmp_path / "out")
+    assert (table["fps [1/s, dataflow on zynq7020]"] >= 20000).all()
+    assert table["feasible"].all()
+    assert table["binding resource"].str.contains("allowed on zynq7020").all()
+    layers = [layer.name for layer in result.experiment.preparation.network.layers]
+    assert set(table["bottleneck"].str.split(" ").str[0]) <= set(layers)
+    assert any(line.startswith("bottleneck: ") for line in said)
+    assert any(line.startswith("binding resource: ") for line in said)
+    run(tmp_path / "again", **DEVICE)
+    assert (tmp_path / "again" / "trials.csv").read_bytes() == (tmp_path / "out" / "trials.csv").read_bytes()
+
+
+def test_a_bound_on_a_resource_leads_the_folding(tmp_path: Path) -> None:
+    changes = {**DEVICE, "fps": None, "budget": 0.5, "objectives": ("kl", "fps")}
+    free = run(tmp_path / "free", **changes).outcome.trials
+    bound = run(tmp_path / "bound", **changes, constraint=("bram<=8", "dsp<=3")).outcome.trials
+    assert max(trial.figures["bram"] for trial in free) > 8
+    for trial in bound:
+        assert trial.figures["bram"] <= 8
+        assert trial.figures["dsp"] <= 3
+        assert 0 < trial.figures["budget_share"] <= 1
+
+
+def test_a_trial_that_does_not_fit_is_infeasible_not_an_end(tmp_path: Path) -> None:
+    """A rate that only the cheaper pair of formats keeps on the device."""
+    changes = {**DEVICE, "formats": ("int8", "ternary"), "fps": 150000.0, "objectives": ("kl", "lut"), "trials": 4}
+    run(tmp_path / "out", **changes)
+    table = trials(tmp_path / "out").set_index("origin")
+    share = table["budget_share [share, dataflow on zynq7020]"]
+    assert (table["feasible"] == (share <= 1)).all()
+    assert table["feasible"].to_dict()["uniform ternary/ternary"]
+    assert not table["feasible"].to_dict()["uniform int8/int8"]
+    assert (table["fps [1/s, dataflow on zynq7020]"] >= 150000).all()
+
+
+def test_a_rate_beyond_every_folding_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        BitatlasError, match=r"^frame rate must be at most 980392 at 100 MHz, not 1e\+07: the window stage of layer 'stem'"
+    ):
+        run(tmp_path / "out", **{**DEVICE, "fps": 1e7})
     assert not (tmp_path / "out").exists()

@@ -25,6 +25,17 @@ def test_the_resolved_settings_are_a_config_file(tmp_path: Path) -> None:
     assert merge(tmp_path / "search.toml", {}) == settings
 
 
+def test_a_device_and_what_it_is_folded_for_survive_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('device = "zu7ev"\nfps = 1000\nbudget = 0.7\n')
+    settings = merge(config, FLAGS)
+    assert settings.target is not None
+    assert (settings.target.device.name, settings.target.fps, settings.target.budget) == ("zu7ev", 1000.0, 0.7)
+    config.write_text(settings.to_toml())
+    assert merge(config, {}) == settings
+    assert merge(None, FLAGS).target is None
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -34,6 +45,9 @@ def test_the_resolved_settings_are_a_config_file(tmp_path: Path) -> None:
         ({**FLAGS, "trials": 0}, "--trials must be at least 1, not 0"),
         ({**FLAGS, "seed": -1}, "--seed must not be negative, not -1"),
         ({**FLAGS, "sampler": "tpee"}, "sampler must be a known name, not 'tpee'; nearest: tpe"),
+        ({**FLAGS, "device": "zu7eg"}, "device must be a known name, not 'zu7eg'; nearest: zu9eg, zu7ev, zu3eg"),
+        ({**FLAGS, "budget": 0.5}, "--device must be given with --budget, not left out"),
+        ({**FLAGS, "device": "zu7ev", "budget": 0.0}, "budget must be a share of the device, above 0 and at most 1, not 0"),
         ({**FLAGS, "objectives": ("kl", "kl")}, "--objectives must be different names, at least one, not kl,kl"),
     ],
 )
@@ -49,6 +63,8 @@ def test_settings_that_cannot_be_run_are_refused(flags: dict[str, object], messa
         ('trials = "3"', "option trials must be a whole number, not '3'"),
         ("model = 3", "option model must be a string, not 3"),
         ("formats = [4]", "option formats must be a list of strings, not [4]"),
+        ('device = "zu7ev"\nfps = "many"', "option fps must be a number, not 'many'"),
+        ("device = 7", "option device must be a string, not 7"),
         ("formats = ", "--config must be valid TOML, not broken"),
     ],
 )

@@ -11,7 +11,14 @@ MODELS = (WEIGHT_MEMORY, BIT_OPERATIONS, finn_formula())
 
 def plan(name: str, weight: str, activation: str, weights: int = 60) -> LayerPlan:
     workload = LayerWorkload(
-        name=name, kind="linear", macs=600, weights=weights, output_channels=4, activations_in=15, activations_out=4, dot_length=15
+        name=name,
+        kind="linear",
+        macs=600,
+        weights=weights,
+        output_channels=4,
+        activations_in=150,
+        activations_out=40,
+        dot_length=15,
     )
     return LayerPlan(workload=workload, weight=Quantizer.parse(weight), activation=Quantizer.parse(activation))
 
@@ -21,7 +28,7 @@ def plan(name: str, weight: str, activation: str, weights: int = 60) -> LayerPla
     [("int4:tensor", 240, 1), ("e2m3:channel", 360, 4), ("ternary:group4", 120, 16), ("int4:group15", 240, 4)],
 )
 def test_memory_is_codes_and_scales(weight: str, weight_bits: int, scales: int) -> None:
-    figures = WEIGHT_MEMORY.figures(plan("a", weight, "int8"))
+    figures = WEIGHT_MEMORY.figures([plan("a", weight, "int8")]).layers[0]
     assert figures == {"weight_bits": weight_bits, "scale_bits": 32 * scales}
 
 
@@ -41,7 +48,7 @@ def test_memory_is_codes_and_scales(weight: str, weight_bits: int, scales: int) 
     ],
 )
 def test_every_kind_of_quantizer_is_priced_by_what_it_stores(weight: str, weight_bits: int, scale_bits: int) -> None:
-    figures = WEIGHT_MEMORY.figures(plan("a", weight, "int8"))
+    figures = WEIGHT_MEMORY.figures([plan("a", weight, "int8")]).layers[0]
     assert figures == {"weight_bits": weight_bits, "scale_bits": scale_bits}
 
 
@@ -63,11 +70,11 @@ def test_models_that_know_no_price_can_be_left_out_with_their_reasons() -> None:
 
 
 def test_a_product_stores_no_weights() -> None:
-    assert WEIGHT_MEMORY.figures(plan("a", "int4", "int8", weights=0)) == {"weight_bits": 0, "scale_bits": 0}
+    assert WEIGHT_MEMORY.figures([plan("a", "int4", "int8", weights=0)]).layers[0] == {"weight_bits": 0, "scale_bits": 0}
 
 
 def test_bit_operations_are_macs_times_both_widths() -> None:
-    assert BIT_OPERATIONS.figures(plan("a", "e2m1", "uint8")) == {"bops": 600 * 4 * 8}
+    assert BIT_OPERATIONS.figures([plan("a", "e2m1", "uint8")]).layers[0] == {"bops": 600 * 4 * 8}
 
 
 def test_totals_are_sums_of_what_adds_up() -> None:

@@ -54,9 +54,11 @@ def test_integers_cost_what_finn_says(weight: str, activation: str, lanes: int, 
 
 def test_a_layer_has_the_units_that_its_cycles_ask_for() -> None:
     assert units(LAYER, cycles=1024, lanes=8) == math.ceil(82944 / 8192) == 11
-    figures = finn_formula(cycles=1024).figures(plan("int8", "uint8"))
+    figures = finn_formula(cycles=1024).figures([plan("int8", "uint8")]).layers[0]
     assert figures["lut"] == pytest.approx(LUT_PER_LAYER + 11 * 8 * figures["lut_per_mac"])
-    assert finn_formula(cycles=10**9).figures(plan("int8", "uint8"))["lut"] == pytest.approx(300 + 8 * figures["lut_per_mac"])
+    assert finn_formula(cycles=10**9).figures([plan("int8", "uint8")]).layers[0]["lut"] == pytest.approx(
+        300 + 8 * figures["lut_per_mac"]
+    )
 
 
 def test_an_operands_shape_comes_from_its_values() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dse.files import cache_directory, replaced, write_text
+from hwmodels.files import cache_directory, replaced, write_text
 
 
 def test_a_file_is_written_whole_and_readable(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The network and the assignment that the options of a subcommand name."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from dse import assignment as assignments
+from dse import targets
+from dse.assignment import Assignment, parse_quantizer
+from dse.experiment import Experiment, prepare
+from dse.models import loading
+from formats.errors import InvalidValueError
+
+
+def open_assignment(options: argparse.Namespace) -> tuple[Experiment, Assignment]:
+    """Load the subject that the options or the assignment file name, and the assignment."""
+    model, data_name = options.model, options.data
+    if options.assignment and (options.weights or options.activations):
+        raise InvalidValueError("--assignment must be given alone, not with --weights or --activations")
+    if options.assignment:
+        named = assignments.read_table(options.assignment)
+        for key in ("model", "data"):
+            if not isinstance(named.get(key, ""), str):
+                raise InvalidValueError(f"{key} of an assignment must be a string, not {named[key]!r}: {options.assignment}")
+        model, data_name = model or named.get("model"), data_name or named.get("data") or None
+    if not model:
+        raise InvalidValueError("--model must be given where the assignment file names none")
+    if ":" in model and not options.data:
+        data_name = None  # the factory brings its own
+    # what is wrong with the options comes before the work
+    target = targets.target(*(getattr(options, name, None) for name in ("device", "fps", "budget", "clock")))
+    subject = loading.load(model, data_name, Path(options.data_dir) if options.data_dir else None)
+    experiment = prepare(subject, options.cycles, target=target)
+    layers = experiment.preparation.network.layers
+    if options.assignment:
+        products = [layer.name for layer in layers if layer.weight is None]
+        read = assignments.read(options.assignment, [layer.name for layer in layers], products)
+        return experiment, replace(read, model=model, data=experiment.subject.dataset.name)
+    if not options.weights or not options.activations:
+        raise InvalidValueError("--assignment FILE must be given, or both --weights and --activations")
+    weight, activation = parse_quantizer(options.weights, "weight"), parse_quantizer(options.activations, "activation")
+    return experiment, experiment.preparation.uniform(model, experiment.subject.dataset.name, weight, activation)

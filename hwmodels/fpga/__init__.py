@@ -1,0 +1,1 @@
+"""FPGA: generated arithmetic, its proof, its synthesised cost, and models of devices and pipelines built on that."""

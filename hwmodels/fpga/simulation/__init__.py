@@ -1,0 +1,1 @@
+"""The proof that generated hardware equals the emulator: stimuli, simulators, verdicts."""

@@ -1,0 +1,183 @@
+"""Fills a table: generates, proves and synthesises the units of many pairs, resumes where it was cut off.
+
+Every recipe of a pair is tried with few lanes; the smallest, and what comes near it, with many, so that the fixed cost of a unit
+and the cost of a lane can be told apart.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from tqdm import tqdm
+
+from formats import registry
+from formats.arithmetic.accumulator import Accumulator
+from formats.format import Format
+from hwmodels.fpga.rtl.operand import read as read_format
+from hwmodels.fpga.rtl.recipes import RECIPES, Recipe, dsp_recipes, fabric_recipes
+from hwmodels.fpga.rtl.unit import MacUnit
+from hwmodels.fpga.rtl.verilog import mac_verilog
+from hwmodels.fpga.simulation.simulators import simulate
+from hwmodels.fpga.simulation.stimulus import stimulus
+from hwmodels.fpga.synthesis import table as tables
+from hwmodels.fpga.synthesis.table import Table
+from hwmodels.fpga.synthesis.yosys import Source, key, synthesise
+
+FEW_LANES, MANY_LANES = 4, 12
+#: length of the dot products that the accumulators of a table hold exactly
+DOT_LENGTH = 1024
+#: a recipe within this factor of the smallest with few lanes is tried with many
+NEAR = 1.03
+#: pairs that go through the synthesiser in one call
+GROUP = 6
+
+MINIFLOATS = {bits: [f"e{e}m{bits - 1 - e}" for e in range(1, bits)] for bits in (3, 4, 5, 6, 8)}
+WEIGHTS = [
+    *(f"int{bits}" for bits in range(2, 9)),
+    *(name for bits in (3, 4, 5, 6) for name in MINIFLOATS[bits]),
+    *("e2m5", "e3m4", "e4m3", "e5m2"),
+    *("pot3", "pot4", "pot5", "post3", "post4", "post5", "ternary", "binary"),
+]
+ACTIVATIONS = [
+    *("uint2", "uint3", "uint4", "uint6", "uint8", "int4", "int8"),
+    *(name for bits in (4, 6, 8) for name in MINIFLOATS[bits]),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Names of a weight and an activation format."""
+
+    weight: str
+    activation: str
+
+    @property
+    def formats(self) -> tuple[Format, Format]:
+        """The formats themselves."""
+        return registry.scalar(self.weight), registry.scalar(self.activation)
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Place in the order of work: integers first, then by about how wide a lane is."""
+        w, a = (read_format(fmt) for fmt in self.formats)
+        return not (w.plain and a.plain), w.magnitude_bits + a.magnitude_bits
+
+
+def shipped_pairs() -> list[Pair]:
+    """Return the pairs that the shipped table is to hold, in order of work."""
+    pairs = [Pair(weight=w, activation=a) for w, a in product(WEIGHTS, ACTIVATIONS)]
+    return sorted(pairs, key=lambda pair: pair.order)
+
+
+def unit_of(pair: Pair, recipe: Recipe, lanes: int, dot_length: int = DOT_LENGTH) -> MacUnit:
+    """Return the unit that the table has a row for."""
+    w, a = pair.formats
+    return MacUnit(weight=w, activation=a, accumulator=Accumulator.exact(), dot_length=dot_length, lanes=lanes, recipe=recipe)
+
+
+def calibrate(
+    path: Path, pairs: Sequence[Pair], *, known: Table | None = None, jobs: int | None = None, progress: bool = True
+) -> Table:
+    """Extend the table at ``path`` by the pairs that neither it nor ``known`` has.
+
+    Every group of pairs is written as soon as it is done, so that a run that is cut off goes on where it was. Raises
+    ``InvalidValueError`` where the table is by another version of the tool or where a pair cannot be built.
+    """
+    table = tables.read(path) if path.exists() else tables.empty()
+    tables.check_tool(table, path)
+    for pair in pairs:
+        unit_of(pair, fabric_recipes(*map(read_format, pair.formats))[0], MANY_LANES)  # what cannot be built is said at once
+    missing = [pair for pair in pairs if not any(is_complete(have, pair) for have in (table, known) if have is not None)]
+    groups = [missing[i : i + GROUP] for i in range(0, len(missing), GROUP)]
+    with tqdm(total=len(pairs), initial=len(pairs) - len(missing), unit="pair", disable=None if progress else True) as bar:
+        for group, rows in _results(groups, jobs or os.cpu_count() or 1):
+            table = tables.extended(table, rows)
+            tables.write(path, table)
+            bar.update(len(group))
+    return table
+
+
+def is_complete(table: Table, pair: Pair) -> bool:
+    """Whether the table has the pair's units with many lanes, which come last."""
+    rows = table.rows
+    of_pair = rows[(rows["weight"] == pair.weight) & (rows["activation"] == pair.activation)]
+    with_dsp = of_pair["dsp_allowed"] == 1
+    wanted = [~with_dsp, with_dsp] if dsp_recipes(*map(read_format, pair.formats)) else [~with_dsp]
+    return all(bool((of_pair[use]["lanes"] == MANY_LANES).any()) for use in wanted)
+
+
+def _results(groups: Sequence[Sequence[Pair]], jobs: int) -> Iterator[tuple[Sequence[Pair], list[dict[str, object]]]]:
+    """Work on groups in processes of their own, handing out results as they come."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = list(groups)
+        running: dict[Future[list[dict[str, object]]], Sequence[Pair]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    group = waiting.pop(0)
+                    running[pool.submit(measure, group)] = group
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def measure(pairs: Sequence[Pair]) -> list[dict[str, object]]:
+    """Return the rows of some pairs."""
+    rows: list[dict[str, object]] = []
+    for dsp in (False, True):
+        choose = dsp_recipes if dsp else fabric_recipes
+        wanted = [(pair, recipe) for pair in pairs for recipe in choose(*map(read_format, pair.formats))]
+        few = measure_units([unit_of(pair, recipe, FEW_LANES) for pair, recipe in wanted], dsp=dsp)
+        best = [unit_of(pair, recipe, MANY_LANES) for pair in pairs for recipe in _near_best(pair, few)]
+        rows += [*few, *measure_units(best, dsp=dsp)]
+    return rows
+
+
+def _near_best(pair: Pair, rows: Iterable[dict[str, object]]) -> list[Recipe]:
+    """Return the recipes of a pair that are the smallest, or near it: of DSP slices first, then of LUTs."""
+    own = [row for row in rows if (row["weight"], row["activation"]) == (pair.weight, pair.activation)]
+    frame = pd.DataFrame(own)
+    if frame.empty:
+        return []
+    kept = frame[frame["lut"] <= NEAR * frame["lut"].min()]
+    return [RECIPES[str(name)] for name in kept["recipe"]]
+
+
+def measure_units(units: Sequence[MacUnit], *, dsp: bool) -> list[dict[str, object]]:
+    """Prove the units equal to the emulator, then synthesise them: no count without a proof of that very source."""
+    if not units:
+        return []
+    proved = [_prove(unit) for unit in units]
+    sources = [Source(name=unit.name, verilog=mac_verilog(unit)) for unit in units]
+    cells = synthesise(sources, dsp=dsp)
+    rows = []
+    for unit, source, (compared, simulator) in zip(units, sources, proved, strict=True):
+        identity: dict[str, object] = {
+            "weight": unit.weight.name,
+            "activation": unit.activation.name,
+            "lanes": unit.lanes,
+            "recipe": unit.recipe.name,
+            "dsp_allowed": int(dsp),
+            "dot_length": unit.dot_length,
+            "accumulator_bits": unit.accumulator_bits,
+            "compared": compared,
+            "simulator": simulator,
+            "key": key(source, dsp=dsp),
+        }
+        rows.append(tables.row(identity, cells[unit.name]))
+    return rows
+
+
+def _prove(unit: MacUnit) -> tuple[int, str]:
+    with TemporaryDirectory() as folder:
+        verdict = simulate(unit, stimulus(unit), Path(folder))
+    return verdict.compared, verdict.simulator

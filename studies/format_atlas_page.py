@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dse.files import replaced
+from hwmodels.files import replaced
 from studies import provenance
 from studies.format_atlas_formats import BLOCK, GROUPS, OTHER
 from studies.format_atlas_scale import DECIBELS_PER_BIT

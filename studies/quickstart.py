@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from dse.files import write_text
 from dse.objectives import available
 from dse.report import table
 from dse.results import code_version
 from dse.searching import SearchResult, search
 from dse.settings import SearchSettings
+from hwmodels.files import write_text
 from studies import command, provenance
 
 COMMAND = "python -m studies.quickstart"

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from dse import data
 from dse.data import Dataset
-from dse.files import replaced, write_text
 from dse.models import weights_file, zoo
 from formats import InvalidValueError
+from hwmodels.files import replaced, write_text
 from studies import command, provenance
 from studies.training import Epoch, Recipe, accuracy, train
 

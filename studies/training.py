@@ -11,8 +11,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dse.data import Dataset, Split
-from dse.files import replaced
 from formats import BitatlasError
+from hwmodels.files import replaced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,12 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
 def _cost(parser: argparse.ArgumentParser) -> None:
     _assignment(parser)
     _device(parser, required=True)
+    parser.add_argument(
+        "--style",
+        choices=("folded", "unrolled"),
+        default="folded",
+        help="folded: units that take turns; unrolled: weights wired into adder graphs, by da4ml (default: %(default)s)",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV too")
 
 

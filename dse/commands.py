@@ -8,7 +8,6 @@ import pandas as pd
 import formats
 from dse import cost_table, data, targets
 from dse.models import zoo
-from dse.objectives import header
 from dse.opening import open_assignment
 from dse.searching import export_checked
 from dse.searching import search as run_search
@@ -31,25 +30,14 @@ def evaluate(options: argparse.Namespace) -> None:
     measured = experiment.measure(assignment, options.split)
     reference = experiment.float_figures(options.split)
     cost, not_priced = experiment.priced_cost(assignment)
-    models = {metric.name: model.name for model in experiment.cost_models for metric in model.metrics}
-    units = {metric.name: header(metric.name, metric.unit, models[metric.name]) for metric in cost.metrics}
-    rows = [
-        {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation)}
-        | {units[metric]: value for metric, value in cost.layers[name].items()}
-        for name, layer in assignment.layers.items()
-    ]
-    total = {"layer": "total", "weight": "", "activation": ""} | {units[name]: value for name, value in cost.total.items()}
-    frame = pd.DataFrame([*rows, total])
-    print(frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.10g}"))
+    frame = cost_table.figures(cost, assignment, experiment.cost_models)
+    print(cost_table.text(frame))
     print()
     samples = f"{len(experiment.split(options.split))} {options.split} samples"
     print(f"{experiment.subject.model} on {experiment.subject.dataset.name}, {samples}")
     print(f"accuracy [share]: {measured.accuracy:.4f} (float32: {reference.accuracy:.4f})")
     print(f"KL to float32 [nat]: {measured.kl:.6g}")
-    for metric in cost.metrics:
-        print(f"{units[metric.name]}: {metric.summary}")
-    for name, remark in cost.remarks.items():
-        print(f"{name}: {remark}")
+    print("\n".join(cost_table.notes(cost, experiment.cost_models)))
     for reason in not_priced:
         print(f"left out: {reason}")
     if options.csv:
@@ -63,11 +51,14 @@ def cost(options: argparse.Namespace) -> None:
     experiment, assignment = open_assignment(options)
     target = targets.target(options.device, options.fps, options.budget, options.clock)
     assert target is not None
-    pipeline = fold_within(experiment.plans(assignment), target, prices.DEFAULT)
-    frame = cost_table.table(pipeline)
-    print(frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.10g}"))
+    if options.style == "unrolled":
+        frame, lines = cost_table.unrolled(experiment, assignment, target)
+    else:
+        pipeline = fold_within(experiment.plans(assignment), target, prices.DEFAULT)
+        frame, lines = cost_table.table(pipeline), cost_table.summary(pipeline)
+    print(cost_table.text(frame))
     print()
-    print("\n".join(cost_table.summary(pipeline)))
+    print("\n".join(lines))
     if options.csv:
         write_text(options.csv, frame.to_csv(index=False))
 

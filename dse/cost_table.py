@@ -1,13 +1,80 @@
-"""A folded pipeline as a table by layer, and in a few lines."""
+"""Costs as tables by layer, and in a few lines below."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
+from dse.assignment import Assignment
+from dse.experiment import Experiment
+from dse.objectives import header
+from dse.quantize import StoredWeight
+from formats.errors import InvalidValueError
+from formats.quantizer import QuantizedTensor
+from hwmodels import cost
+from hwmodels.cost import Cost, CostModel, LayerPlan
+from hwmodels.fpga import prices
 from hwmodels.fpga.devices import LABELS, RESOURCES
-from hwmodels.fpga.pipeline import LayerDesign, Pipeline
+from hwmodels.fpga.pipeline import LayerDesign, Pipeline, Target
+
+
+def text(frame: pd.DataFrame) -> str:
+    """Return a table as text."""
+    return frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.10g}")
+
+
+def figures(found: Cost, assignment: Assignment, models: Sequence[CostModel]) -> pd.DataFrame:
+    """Return the figures of cost models: a row for each layer, and one for the network."""
+    headers = _headers(found, models)
+    rows = [
+        {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation)}
+        | {headers[metric]: value for metric, value in found.layers[name].items()}
+        for name, layer in assignment.layers.items()
+    ]
+    total = {"layer": "total", "weight": "", "activation": ""} | {headers[name]: value for name, value in found.total.items()}
+    return pd.DataFrame([*rows, total])
+
+
+def notes(found: Cost, models: Sequence[CostModel]) -> list[str]:
+    """Return what each column counts and what the models remark, a line each."""
+    headers = _headers(found, models)
+    counted = [f"{headers[metric.name]}: {metric.summary}" for metric in found.metrics]
+    return [*counted, *(f"{name}: {remark}" for name, remark in found.remarks.items())]
+
+
+def _headers(found: Cost, models: Sequence[CostModel]) -> dict[str, str]:
+    names = {metric.name: model.name for model in models for metric in model.metrics}
+    return {metric.name: header(metric.name, metric.unit, names[metric.name]) for metric in found.metrics}
+
+
+def unrolled(experiment: Experiment, assignment: Assignment, target: Target) -> tuple[pd.DataFrame, list[str]]:
+    """Return table and lines of a network whose layers are all unrolled, at the clock of the target's device."""
+    from hwmodels.fpga.unrolled import unrolled as unrolled_model
+
+    if target.fps is not None or target.budget != 1:
+        raise InvalidValueError("--fps and --budget must be left out with --style unrolled, which has nothing to fold")
+
+    def codes(plan: LayerPlan) -> NDArray[Any]:
+        layer = experiment.preparation.network.layer(plan.workload.name)
+        if layer.weight is None:
+            raise InvalidValueError("a layer must have stored weights to be unrolled, not two activations")
+        filled = experiment.preparation.filling(layer, "weight", plan.weight)
+        if not (isinstance(filled, StoredWeight) and isinstance(filled.encoded, QuantizedTensor)):
+            raise InvalidValueError(f"weights must be of a single format and scale by tensor or channel, not of {plan.weight}")
+        return filled.encoded.codes
+
+    model = unrolled_model(codes, prices.DEFAULT.requantizer, clock_mhz=target.clock_hz / 1e6)
+    found = cost.evaluate([model], experiment.plans(assignment))
+    device, total = target.device, found.total
+    have = {"lut": device.lut, "flip_flops": device.flip_flops, "bram": device.available.bram}
+    shares = ", ".join(f"{LABELS[name]} {total[name] / amount:.1%}" for name, amount in have.items())
+    line = f"{device.name} ({device.part}, {device.family}) at {target.clock_hz / 1e6:g} MHz; taken of it: {shares}"
+    return figures(found, assignment, [model]), [line, *notes(found, [model])]
 
 
 def table(pipeline: Pipeline) -> pd.DataFrame:
-    """Return a row for each layer, one for the total and one for the total as a share of the device."""
+    """Return a folded pipeline: a row for each layer, one for the total and one for the total as a share of the device."""
     rows = [_row(layer) for layer in pipeline.layers]
     total = {"layer": "total", "cycles": pipeline.bottleneck.cycles, **_amounts(pipeline.usage._asdict())}
     available = pipeline.target.device.available._asdict()

@@ -94,6 +94,24 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _rtl(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weight", required=True, metavar="FORMAT", help="format of the weights, such as e2m1")
+    parser.add_argument("--activation", required=True, metavar="FORMAT", help="format of the activations, such as int8")
+    parser.add_argument(
+        "--accumulator", default="exact", metavar="KIND", help="exact (default), fixed:20 (saturating) or fixed:20:wrap"
+    )
+    parser.add_argument("--dot-length", type=int, default=1024, metavar="N", help="products in a sum (default: %(default)s)")
+    parser.add_argument("--lanes", type=int, default=4, metavar="N", help="products in a clock cycle (default: %(default)s)")
+    parser.add_argument("--recipe", metavar="NAME", help="architecture (default: the smallest by the table of synthesised units)")
+    parser.add_argument("--output", metavar="FORMAT", help="add a requantizer from the accumulator to codes of this format")
+    parser.add_argument(
+        "--requantizer",
+        metavar="KIND",
+        help="search (default), thresholds, normalise, shift, multiplier-single or multiplier-double",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+
+
 def _export(parser: argparse.ArgumentParser) -> None:
     _assignment(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
@@ -109,6 +127,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "evaluate": ("evaluate", "print accuracy, KL and costs of an assignment, for each layer and in total", _evaluate),
     "cost": ("cost", "print what an assignment takes on an FPGA, for each layer and in total", _cost),
     "calibrate": ("calibrate", "measure what cost models are made of; goes on where it was cut off", _calibrate),
+    "rtl": ("rtl", "write a multiply-accumulate unit as Verilog with a test bench, proved equal to the emulator", _rtl),
     "export": ("export", "write an assignment as ONNX, checked against the emulator by onnxruntime", _export),
     "formats": ("list_formats", "list number formats, or the codes of one", _formats),
     "models": ("list_models", "list the networks of the zoo with their measured float accuracy", lambda parser: None),

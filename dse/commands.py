@@ -70,6 +70,13 @@ def calibrate(options: argparse.Namespace) -> None:
     calibrate_fpga.run(options)
 
 
+def rtl(options: argparse.Namespace) -> None:
+    """Run ``dse rtl``."""
+    from dse import rtl as writing
+
+    writing.run(options)
+
+
 def export(options: argparse.Namespace) -> None:
     """Run ``dse export``."""
     experiment, assignment = open_assignment(options)

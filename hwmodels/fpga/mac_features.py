@@ -3,10 +3,9 @@
 A *bill* lists the parts of a unit: logic that reads codes, the array of a multiplier, rows of adders, stages of shifters,
 negations, the adders of the tree and of the accumulator, all in bits, which is about in LUTs: a LUT of a 7-series fabric makes any
 function of six inputs, one bit of an adder with some logic before it, or two stages of a shifter. What a bit of each costs in
-truth is fitted to what was synthesised (``mac_model``). The recipes are those of ``hwmodels.fpga.rtl``.
+truth is fitted to what was synthesised (``mac_fit``). The recipes are those of ``hwmodels.fpga.rtl``.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -15,12 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formats.format import Format
+from hwmodels.fpga.lut_count import INPUTS, lookup_luts
 from hwmodels.fpga.rtl.operand import Reading, read
-
-#: inputs of a LUT, and bits of a code up to which its value is looked up whole
-LUT_INPUTS = 6
-#: bits of both codes up to which a table over both is a choice
-TABLE_BITS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,41 +23,45 @@ class Structure:
     """What a recipe makes of a pair, as far as its parts are concerned."""
 
     mode: Literal["fixed", "magnitude", "floating", "table"]
-    multiply: Literal["star", "rows", "booth", "table"]
+    multiply: Literal["star", "rows", "booth"] = "star"
     #: where a product of magnitudes is negated
     negation: Literal["late", "early", "complement"] = "late"
     summing: Literal["tree", "chain"] = "tree"
 
 
 STRUCTURES = {
-    "fixed-merged": Structure(mode="fixed", multiply="star", summing="chain"),
-    "fixed-star": Structure(mode="fixed", multiply="star"),
+    "fixed-merged": Structure(mode="fixed", summing="chain"),
+    "fixed-star": Structure(mode="fixed"),
     "fixed-rows": Structure(mode="fixed", multiply="rows"),
     "fixed-booth": Structure(mode="fixed", multiply="booth"),
-    "magnitude-star": Structure(mode="magnitude", multiply="star", summing="chain"),
+    "magnitude-star": Structure(mode="magnitude", summing="chain"),
     "shift-rows": Structure(mode="floating", multiply="rows"),
-    "shift-tree": Structure(mode="floating", multiply="star"),
-    "shift-signed": Structure(mode="floating", multiply="star", negation="early"),
-    "shift-fill": Structure(mode="floating", multiply="star", negation="complement"),
-    "table": Structure(mode="table", multiply="table"),
+    "shift-tree": Structure(mode="floating"),
+    "shift-signed": Structure(mode="floating", negation="early"),
+    "shift-fill": Structure(mode="floating", negation="complement"),
+    "table": Structure(mode="table"),
 }
 
 
-class Lane(NamedTuple):
+class Parts(NamedTuple):
     """Parts of one lane, in bits."""
 
     #: LUTs that read the codes
-    decode: float
+    decode: float = 0.0
     #: partial products that the synthesiser multiplies as it likes
-    array: float
-    #: both operands' width, where there is such an array
-    edge: float
+    array: float = 0.0
+    #: those of them beyond two rows: what is added up in several LUTs one behind the other
+    deep: float = 0.0
+    #: bits that are only let through or not: the product with an operand of one bit
+    gate: float = 0.0
     #: adders of a multiplier by rows
-    rows: float
+    rows: float = 0.0
     #: shifter, two stages to a LUT
-    shift: float
+    shift: float = 0.0
     #: bits that are negated before they are shifted
-    negate: float
+    negate: float = 0.0
+    #: bits that are handed to the sum of even or to that of odd powers of the root, counted for both
+    mask: float = 0.0
 
 
 class Range(NamedTuple):
@@ -73,8 +72,15 @@ class Range(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Bits that hold it."""
-        return bits(self.low, self.high)
+        """Bits that hold it: two's complement if it may be negative."""
+        if self.low < 0:
+            return max(self.high.bit_length(), (~self.low).bit_length()) + 1
+        return max(self.high.bit_length(), 1)
+
+    def times(self, other: "Range") -> "Range":
+        """Range of a product; 0 lies within."""
+        corners = [x * y for x in self for y in other]
+        return Range(min(0, *corners), max(0, *corners))
 
     def plus(self, other: "Range", ones: int) -> "Range":
         """Range of a sum that takes in ``ones`` carries."""
@@ -84,103 +90,98 @@ class Range(NamedTuple):
 class Operand(NamedTuple):
     """What a multiplier takes of one side."""
 
-    low: int
-    high: int
+    range: Range
     decode: float
-    signed: bool
+    #: whether there is a sign beside it
+    sign: bool = False
     shift_bits: int = 0
+    #: whether every code has the same significand
+    constant: bool = False
 
-    @property
-    def width(self) -> int:
-        """Bits at the multiplier."""
-        return bits(self.low, self.high)
+
+class Lane(NamedTuple):
+    """A lane: its parts, what its product lies between, and how many ones it lacks."""
+
+    parts: Parts
+    product: Range
+    ones: int
 
 
 #: order of the figures of a bill: parts that come once for each lane, then those of the sums
-PARTS = (*(f"lanes_{name}" for name in Lane._fields), "lanes", "tree", "accumulator")
+PARTS = (*Parts._fields, "lanes", "tree", "accumulator")
 
 
-def bits(low: int, high: int) -> int:
-    """Return the width that holds all whole numbers from ``low`` to ``high``: two's complement if any is negative."""
-    return max(high.bit_length(), (~low).bit_length()) + 1 if low < 0 else max(high.bit_length(), 1)
-
-
-def bill(weight: Format, activation: Format, recipe: str, lanes: int, accumulator_bits: int) -> NDArray[np.float64] | None:
-    """Return the parts of a unit, float64 in the order of ``PARTS``; None where the recipe is none for the pair.
+def bill(weight: Format, activation: Format, recipe: str, lanes: int, accumulator_bits: int) -> NDArray[np.float64]:
+    """Return the parts of a unit, float64 in the order of ``PARTS``.
 
     Raises ``ValueError`` for formats that no generated unit can read.
     """
-    found = _lane(weight, activation, recipe)
-    if found is None:
-        return None
-    lane, product, ones = found
+    lane = lane_of(weight, activation, recipe)
     sums = 2 if read(weight).has_root or read(activation).has_root else 1
-    tree = _adders(product, ones, lanes, STRUCTURES[recipe].summing)
-    return np.array([*(lanes * part for part in lane), lanes, sums * tree, sums * accumulator_bits], np.float64)
+    tree = adder_bits(lane, lanes, STRUCTURES[recipe].summing)
+    return np.array([*(lanes * part for part in lane.parts), lanes, sums * tree, sums * accumulator_bits], np.float64)
 
 
 @lru_cache(maxsize=4096)
-def _lane(weight: Format, activation: Format, recipe: str) -> tuple[Lane, Range, int] | None:
-    """Return a lane's parts, what its product lies between, and how many ones it lacks."""
-    w, a = read(weight), read(activation)
-    structure = STRUCTURES[recipe]
-    rooted = w.has_root or a.has_root
+def lane_of(weight: Format, activation: Format, recipe: str) -> Lane:
+    """Return one lane of a unit."""
+    w, a, structure = read(weight), read(activation), STRUCTURES[recipe]
     if structure.mode == "table":
-        return None if rooted or w.bits + a.bits > TABLE_BITS else _tabled(w, a)
-    if structure.multiply == "booth" and rooted:
-        return None
-    if structure.mode == "floating" and not (w.shift_bits or a.shift_bits):
-        return None
-    return _multiplied(w, a, structure, rooted)
-
-
-def _tabled(w: Reading, a: Reading) -> tuple[Lane, Range, int]:
-    table = [None if x is None or y is None else x * y for x in w.integer for y in a.integer]
-    product = _range(w, a)
-    return Lane(_lookup(tuple(table), product.width), 0.0, 0.0, 0.0, 0.0, 0.0), product, 0
-
-
-def _range(w: Reading, a: Reading) -> Range:
-    corners = [x * y for x in w.range for y in a.range]
-    return Range(min(0, *corners), max(0, *corners))
-
-
-def _multiplied(w: Reading, a: Reading, structure: Structure, rooted: bool) -> tuple[Lane, Range, int]:
+        return Lane(Parts(decode=_product_table(w, a, magnitude=False)), _range(w).times(_range(a)), 0)
     x, y = (_operand(side, structure.mode) for side in (w, a))
-    wide, narrow = max(x.width, y.width), min(x.width, y.width)
-    array = rows = 0.0
-    ones = 0
-    if structure.multiply == "star":
-        array = float(wide * narrow) if narrow > 1 else 0.0
+    product, ones = _product(w, a, x, y, structure)
+    mask = 2.0 * product.width if w.has_root or a.has_root else 0.0
+    if structure.multiply == "star" and w.bits + a.bits <= INPUTS:
+        # each bit of the product is a LUT, whatever is written
+        looked_up = Parts(decode=_product_table(w, a, magnitude=structure.mode != "fixed"), mask=mask)
+        return Lane(looked_up, product, ones)
+    return Lane(_parts(x, y, structure, product)._replace(mask=mask), product, ones)
+
+
+def _range(reading: Reading) -> Range:
+    return Range(*reading.range)
+
+
+def _product(w: Reading, a: Reading, x: Operand, y: Operand, structure: Structure) -> tuple[Range, int]:
+    """Return what is handed to the adders: its range, and how many ones it lacks."""
+    product = _range(w).times(_range(a))
+    if w.has_root and a.has_root:
+        product = Range(2 * product.low, 2 * product.high)
+    if not (x.sign or y.sign):
+        return product, int(structure.multiply == "booth")
+    ones = int(structure.negation != "early")
+    largest = max(-product.low, product.high)
+    return Range(-largest - ones, largest), ones
+
+
+def _parts(x: Operand, y: Operand, structure: Structure, product: Range) -> Parts:
+    narrow, wide = sorted((x, y), key=lambda side: side.range.width)
+    n, m = narrow.range.width, wide.range.width
+    array = gate = rows = 0.0
+    if n == 1 and narrow.range.low >= 0:
+        gate = 0.0 if narrow.constant else float(m)
+    elif structure.multiply == "star":
+        array = float(n * m)
     elif structure.multiply == "rows":
-        rows = float((narrow - 1) * (wide + 1))
-    else:
-        rows, ones = _booth(wide, narrow, signed=min(x, y, key=lambda side: side.width).low < 0), 1
-    negated = structure.mode != "fixed" and (x.signed or y.signed)
-    product = _range(w, a)
-    if rooted:
-        product = Range(2 * product.low, 2 * product.high) if w.has_root and a.has_root else product
-    significand = Range(x.low * y.high, x.high * y.high).width
-    negate = float(significand + 1) if negated and structure.negation != "late" else 0.0
-    shift = _shifter(significand, x.shift_bits, y.shift_bits, product.width) + (x.shift_bits > 0) * (y.shift_bits > 0) * max(
-        x.shift_bits, y.shift_bits
+        rows = float((n - 1) * (m + 1))
+    else:  # a row for two bits, three bits wider than the operand
+        rows = float((n + (narrow.range.low >= 0) + 1) // 2 * (m + 3))
+    width = x.range.times(y.range).width
+    early = (x.sign or y.sign) and structure.negation != "late"
+    exponents = max(x.shift_bits, y.shift_bits) if x.shift_bits and y.shift_bits else 0
+    return Parts(
+        decode=x.decode + y.decode,
+        array=array,
+        deep=float((n - 2) * m) if array else 0.0,
+        gate=gate,
+        rows=rows,
+        shift=exponents + _shifter(width, max(x.shift_bits, y.shift_bits) + bool(exponents), product.width),
+        negate=float(width + 1) if early else 0.0,
     )
-    if negated:
-        largest = max(-product.low, product.high)
-        ones = 0 if structure.negation == "early" else 1
-        product = Range(-largest - ones, largest)
-    edge = float(wide + narrow) if array else 0.0
-    return Lane(x.decode + y.decode + rooted, array, edge, rows, shift, negate), product, ones
 
 
-def _booth(wide: int, narrow: int, *, signed: bool) -> float:
-    """Adder bits of a multiplier with a row for two bits of the narrower operand: three more than the wider one, each."""
-    return float((narrow + (not signed) + 1) // 2 * (wide + 3))
-
-
-def _shifter(width: int, w_bits: int, a_bits: int, most: int) -> float:
-    """Bits of a shifter's stages, half counted: every stage adds as many places as it moves by."""
-    stages = max(w_bits, a_bits) + (w_bits > 0 and a_bits > 0)
+def _shifter(width: int, stages: int, most: int) -> float:
+    """LUTs of a shifter, two stages to one: every stage adds as many places as it moves by."""
     total = 0
     for stage in range(stages):
         width = min(width + 2**stage, most)
@@ -188,77 +189,67 @@ def _shifter(width: int, w_bits: int, a_bits: int, most: int) -> float:
     return total / 2
 
 
+def _product_table(w: Reading, a: Reading, *, magnitude: bool) -> float:
+    """LUTs of the product, or of its magnitude, out of one table over both codes."""
+    product = _range(w).times(_range(a))
+    width = max(-product.low, product.high).bit_length() if magnitude else product.width
+    sign = 1.0 if magnitude and (w.signed or a.signed) else 0.0
+    entries = [None if x is None or y is None else x * y for x in w.integer for y in a.integer]
+    table = tuple(None if entry is None else abs(entry) if magnitude else entry % 2**width for entry in entries)
+    return sign + lookup_luts(table, width)
+
+
 def _operand(reading: Reading, mode: str) -> Operand:
     """Return what a multiplier takes of a side, and the LUTs that make it of a code."""
-    low, high = reading.range
-    largest = max(-low, high)
-    sign = _lookup(reading.sign, 1) if reading.signed else 0.0
     if mode == "fixed":
-        return Operand(low, high, _fixed_decode(reading), reading.signed)
+        return Operand(_range(reading), _fixed_decode(reading))
+    sign = lookup_luts(reading.sign, 1) if reading.signed else 0.0
     if mode == "magnitude":
-        return Operand(0, largest, _magnitude_decode(reading) + sign, reading.signed)
-    decode = _lookup(reading.significand, reading.significand_bits) + _lookup(reading.shift, reading.shift_bits) + sign
-    return Operand(0, 2**reading.significand_bits - 1, decode, reading.signed, reading.shift_bits)
+        largest = max(-reading.range[0], reading.range[1])
+        constant = {abs(entry) for entry in reading.integer if entry is not None} == {largest}
+        return Operand(Range(0, largest), _magnitude_decode(reading) + sign, reading.signed, constant=constant)
+    used = {entry for entry in reading.significand if entry is not None}
+    decode = sign + _lookups(reading)
+    return Operand(Range(0, max(used)), decode, reading.signed, reading.shift_bits, len(used) == 1)
+
+
+def _lookups(reading: Reading) -> float:
+    """LUTs that read significand and shift from a code."""
+    return lookup_luts(reading.significand, reading.significand_bits) + lookup_luts(reading.shift, reading.shift_bits)
 
 
 def _fixed_decode(reading: Reading) -> float:
-    low, high = reading.range
+    """LUTs that make two's complement of a code."""
     if reading.plain:
         return 0.0
-    width = bits(low, high)
-    if reading.bits <= LUT_INPUTS:
-        return _lookup(tuple(None if entry is None else entry % 2**width for entry in reading.integer), width)
+    width = _range(reading).width
+    if reading.bits <= INPUTS:
+        return lookup_luts(tuple(None if entry is None else entry % 2**width for entry in reading.integer), width)
     return _magnitude_decode(reading) + (width if reading.signed else 0)
 
 
 def _magnitude_decode(reading: Reading) -> float:
-    if reading.bits <= LUT_INPUTS + reading.signed:
-        table = tuple(None if entry is None else abs(entry) for entry in reading.integer)
-        return _lookup(table, reading.magnitude_bits)
-    read_out = _lookup(reading.significand, reading.significand_bits) + _lookup(reading.shift, reading.shift_bits)
-    return read_out + _shifter(reading.significand_bits, reading.shift_bits, 0, reading.magnitude_bits)
+    """LUTs that make the magnitude of a code."""
+    if reading.bits <= INPUTS + reading.signed:
+        return lookup_luts(tuple(None if entry is None else abs(entry) for entry in reading.integer), reading.magnitude_bits)
+    return _lookups(reading) + _shifter(reading.significand_bits, reading.shift_bits, reading.magnitude_bits)
 
 
-@lru_cache(maxsize=1024)
-def _lookup(table: tuple[int | None, ...], outputs: int) -> float:
-    """LUTs of a table by code, one output at a time: none where a bit of the code serves, else by the inputs that matter."""
-    known = np.array([entry is not None for entry in table])
-    values = [0 if entry is None else entry for entry in table]
-    total = 0.0
-    for place in range(outputs):
-        found = np.array([value >> place & 1 for value in values], dtype=np.int8)
-        total += _function(found, known)
-    return total
-
-
-def _function(values: NDArray[np.int8], known: NDArray[np.bool_]) -> float:
-    """LUTs of a function of one bit: a tree of multiplexers over LUTs where more inputs matter than one LUT has."""
-    inputs = int(math.log2(len(values)))
-    needed = 0
-    for _ in range(inputs):
-        # the lowest input is the last axis; if it does not matter it is taken out, else it is turned to the front
-        pairs, both = values.reshape(-1, 2), known.reshape(-1, 2)
-        if (both.all(axis=1) & (pairs[:, 0] != pairs[:, 1])).any():
-            needed += 1
-            values, known = pairs.T.reshape(-1), both.T.reshape(-1)
-        else:
-            values, known = np.where(both[:, 0], pairs[:, 0], pairs[:, 1]), both.any(axis=1)
-    if needed < 2:  # constant or a wire; an inverter is taken in by what reads it
-        return 0.0
-    return 1.0 if needed <= LUT_INPUTS else (4.0 ** ((needed - LUT_INPUTS + 1) / 2 + 0.5) - 1) / 3
-
-
-def _adders(product: Range, ones: int, lanes: int, summing: str) -> int:
-    """Bits of all adders but the accumulator's."""
+def adder_bits(lane: Lane, lanes: int, summing: str) -> int:
+    """Bits of all adders behind the lanes but the accumulator's."""
+    low, high = lane.product
     if summing == "chain":
-        total, width = product, 0
-        for _ in range(lanes - 1):
-            total = total.plus(product, ones)
-            width += total.width
-        return width
-    level, width = [product] * lanes, 0
-    while len(level) > 1:
-        pairs = [level[i].plus(level[i + 1], ones) for i in range(0, len(level) - 1, 2)]
-        width += sum(pair.width for pair in pairs)
-        level = pairs + level[len(pairs) * 2 :]
+        return sum(Range(k * low, k * high + (k - 1) * lane.ones).width for k in range(2, lanes + 1))
+    # a level of a tree: as many equal sums, and one at its end that may be another
+    count, each, last, width = lanes, lane.product, None, 0
+    while count + (last is not None) > 1:
+        pair = each.plus(each, lane.ones)
+        width += count // 2 * pair.width
+        if count % 2:
+            if last is not None:
+                last = each.plus(last, lane.ones)
+                width += last.width
+            else:
+                last = each
+        count, each = count // 2, pair
     return width

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +13,10 @@ import pytest
 from dse.cli import COMMANDS, main
 from dse.data import Dataset
 from dse.data.fashion_mnist import DEBIAN_FOLDER
+from hwmodels.fpga.synthesis import calibration
+from hwmodels.fpga.synthesis.calibration import Pair
+from hwmodels.fpga.synthesis.table import Table
+from hwmodels.fpga.synthesis.table import read as shipped_table
 
 UNIFORM = ["--model", "resnet8", "--weights", "int4", "--activations", "e2m1"]
 
@@ -92,6 +97,36 @@ def test_cost_takes_an_assignment_and_a_budget(tmp_path: Path, capsys: pytest.Ca
     assert "at 150 MHz" in from_file
 
 
+def test_cost_of_unrolled_layers_is_da4mls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--device", "zu7ev", "--style", "unrolled", "--csv", str(tmp_path / "c.csv")]
+    assert main(["cost", *UNIFORM, *options]) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "c.csv").set_index("layer")
+    lut = table["lut [LUT, unrolled]"]
+    assert lut["total"] == lut.drop("total").sum()
+    assert (lut >= table["adder_lut [LUT, unrolled]"]).all()
+    assert f"taken of it: LUT {lut['total'] / 230400:.1%}, " in said
+    assert "\nbottleneck: stem (" in said
+
+
+def test_calibrate_asks_for_the_pairs_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def calibrate(path: Path, pairs: list[Pair], **options: Any) -> Table:
+        asked.update(path=path, pairs=pairs, **options)
+        return Table(tool="yosys", rows=shipped_table().rows)
+
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
+    out = ["--out", str(tmp_path / "mac.csv"), "--jobs", "1"]
+    assert main(["calibrate", "fpga", "--weights", "int9, nf4", "--activations", "int4", *out]) == 0
+    assert [(pair.weight, pair.activation) for pair in asked["pairs"]] == [("int9", "int4"), ("nf4", "int4")]
+    assert asked["path"] == tmp_path / "mac.csv"
+    assert (asked["known"], asked["jobs"]) == (None, 1)
+    assert main(["calibrate", "fpga"]) == 0
+    assert asked["pairs"] == calibration.shipped_pairs()
+    assert asked["known"].rows.equals(shipped_table().rows)
+
+
 def test_evaluate_costs_a_device_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", *UNIFORM, "--device", "zu7ev", "--fps", "1000"]) == 0
     said = capsys.readouterr().out
@@ -124,6 +159,19 @@ def test_models_are_listed_with_their_accuracy(capsys: pytest.CaptureFixture[str
         (["cost", *UNIFORM, "--device", "zu7eg"], "device must be a known name, not 'zu7eg'; nearest: zu9eg, zu7ev, zu3eg"),
         (["cost", *UNIFORM, "--device", "zu7ev", "--fps", "-1"], "frame rate must be a number above 0, not -1"),
         (["cost", *UNIFORM, "--device", "zu7ev", "--budget", "70"], "budget must be a share of the device, above 0 and at most 1"),
+        (
+            ["cost", *UNIFORM, "--device", "zu7ev", "--style", "unrolled", "--fps", "100"],
+            "--fps and --budget must be left out with --style unrolled, which has nothing to fold",
+        ),
+        (
+            ["cost", "--model", "vit", "--weights", "int4", "--activations", "int4", "--device", "zu7ev", "--style", "unrolled"],
+            "a layer must have stored weights to be unrolled, not two activations (cost model 'unrolled', layer 'blocks.0.",
+        ),
+        (["calibrate", "fpga", "--weights", "int4", "--activations", "e2m"], "format must be a known name, not 'e2m'"),
+        (
+            ["calibrate", "fpga", "--weights", "float8_e5m2", "--activations", "int4", "--out", "/tmp/none/mac.csv"],
+            "format of a generated unit must have finite codes alone, not codes of NaN or Inf as float8_e5m2 has",
+        ),
         (["evaluate", *UNIFORM, "--fps", "100"], "--device must be given with --fps, not left out"),
         (
             ["cost", *UNIFORM, "--device", "zynq7020", "--fps", "900000"],

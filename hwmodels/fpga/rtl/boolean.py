@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 from amaranth import Const, Module, Mux, Value
 
+from hwmodels.fpga.rtl.truth_table import Entry
 from hwmodels.fpga.rtl.wires import wired
-
-#: a truth table's entry: what the function is, or None where nobody minds
-Entry = int | None
 
 
 def lookup(m: Module, inputs: Value, table: Sequence[Entry], bits: int) -> list[Value]:
@@ -44,12 +42,6 @@ def function(m: Module, inputs: Sequence[Value], table: Sequence[Entry]) -> Valu
         return known[part]
 
     return expand(tuple(table), len(inputs))
-
-
-def is_wire(table: Sequence[Entry], count: int) -> bool:
-    """Whether a function of ``count`` inputs is constant or one of them, so costs nothing."""
-    agrees = [all(entry is None or entry == (code >> i & 1) for code, entry in enumerate(table)) for i in range(count)]
-    return any(agrees) or len({entry for entry in table if entry is not None}) < 2
 
 
 def _merge(low: tuple[Entry, ...], high: tuple[Entry, ...]) -> tuple[Entry, ...] | None:

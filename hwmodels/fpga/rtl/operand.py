@@ -12,7 +12,7 @@ import numpy as np
 from formats.arithmetic.products import FINITE, SPECIAL, levels
 from formats.errors import InvalidValueError
 from formats.format import Format
-from hwmodels.fpga.rtl.boolean import Entry, is_wire
+from hwmodels.fpga.rtl.truth_table import Entry, is_wire
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

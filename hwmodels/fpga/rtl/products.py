@@ -127,7 +127,8 @@ def multiplied(m: Module, w: Operand, a: Operand, multiply: Multiply, negation: 
         # root times root is two: one place more
         value, largest = _stage(m, value, fill, w.root & a.root, 1), 2 * largest
     low, high = -largest - len(carries) if low < 0 else 0, largest if high > 0 else 0
-    return Product(value=trimmed(value, low, high), low=low, high=high, negate=negate, odd=_both(m, w.root, a.root), carries=carries)
+    odd = _both(m, w.root, a.root)
+    return Product(value=trimmed(value, low, high), low=low, high=high, negate=negate, odd=odd, carries=carries)
 
 
 def _both(m: Module, one: Value | None, other: Value | None) -> Value | None:

@@ -58,7 +58,9 @@ RECIPES = {
         Recipe(name="shift-rows", modes=FLOATING, multiply=products.rows, summing=sums.tree),
         Recipe(name="shift-tree", modes=FLOATING, multiply=products.star, summing=sums.tree),
         Recipe(name="shift-signed", modes=FLOATING, multiply=products.star, summing=sums.tree, negation=Negation.EARLY),
-        Recipe(name="shift-fill", modes=FLOATING, multiply=products.star, summing=sums.tree, negation=Negation.COMPLEMENT, dsp=True),
+        Recipe(
+            name="shift-fill", modes=FLOATING, multiply=products.star, summing=sums.tree, negation=Negation.COMPLEMENT, dsp=True
+        ),
         Recipe(name="table", modes=None, multiply=products.star, summing=sums.tree),
     )
 }
@@ -105,8 +107,9 @@ def lane(m: Module, recipe: Recipe, weight: Value, activation: Value, w: Reading
     if recipe.modes is None:
         product = products.looked_up(m, weight, activation, w, a)
     else:
-        operands = [decode(m, *given) for given in zip((weight, activation), (w, a), recipe.modes, strict=True)]
-        product = products.multiplied(m, *operands, recipe.multiply, recipe.negation)
+        of_weight = decode(m, weight, w, recipe.modes[0])
+        of_activation = decode(m, activation, a, recipe.modes[1])
+        product = products.multiplied(m, of_weight, of_activation, recipe.multiply, recipe.negation)
     if not recipe.keep:
         return product
     return replace(product, value=wired(m, product.value, keep=True))

@@ -50,6 +50,10 @@ class MacUnit:
         parts = (self.weight.name, self.activation.name, register, f"k{self.dot_length}", f"l{self.lanes}", self.recipe.name)
         return "mac_" + "_".join(parts).replace("-", "_")
 
+    def hardware(self) -> "MacHardware":
+        """Return the unit as logic."""
+        return MacHardware(self)
+
     @cached_property
     def readings(self) -> tuple[Reading, Reading]:
         """How weight and activation codes are read."""
@@ -88,10 +92,14 @@ class MacHardware(Elaboratable):
         self.sum_odd = Signal(signed(bits), name="sum_odd", reset_less=True) if unit.has_root else None
 
     @property
-    def ports(self) -> list[Signal]:
-        """Inputs and outputs beside the clock."""
-        sums_out = [self.sum] if self.sum_odd is None else [self.sum, self.sum_odd]
-        return [self.enable, self.first, self.weights, self.activations, *sums_out]
+    def inputs(self) -> list[Signal]:
+        """Ports that are driven."""
+        return [self.enable, self.first, self.weights, self.activations]
+
+    @property
+    def outputs(self) -> list[Signal]:
+        """The sum, or the even and the odd one."""
+        return [self.sum] if self.sum_odd is None else [self.sum, self.sum_odd]
 
     def elaborate(self, platform: object) -> Module:
         """Build the logic."""

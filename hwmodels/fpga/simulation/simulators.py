@@ -10,12 +10,15 @@ from typing import Any
 
 from formats.errors import BitatlasError
 from formats.names import unknown_name
-from hwmodels.fpga.rtl.unit import MacHardware, MacUnit
-from hwmodels.fpga.rtl.verilog import mac_verilog
-from hwmodels.fpga.simulation.stimulus import Stimulus
-from hwmodels.fpga.simulation.vectors import TESTBENCH, packed, testbench, write_vectors
+from hwmodels.fpga.rtl.design import Design
+from hwmodels.fpga.rtl.verilog import hardware_text
+from hwmodels.fpga.simulation.vectors import TESTBENCH, Stimulus, input_words, testbench, write_vectors
 
 SECONDS = 600
+#: file of the design itself
+UNIT = "unit.v"
+COMPILED = "simulation.vvp"
+COMPILE, EXECUTE = ("iverilog", "-g2001", "-s", "testbench"), ("vvp", "-n")
 
 
 class NotEqualError(BitatlasError):
@@ -27,7 +30,7 @@ class Verdict:
     """A passed proof."""
 
     simulator: str
-    #: sums that were compared
+    #: cycles whose outputs were compared
     compared: int
 
 
@@ -36,81 +39,83 @@ def available() -> str:
     return "icarus" if shutil.which("iverilog") and shutil.which("vvp") else "amaranth"
 
 
-def simulate(unit: MacUnit, given: Stimulus, folder: Path, simulator: str | None = None) -> Verdict:
-    """Drive a unit with a stimulus in ``folder``; ``NotEqualError`` names the first difference."""
+def simulate(design: Design, given: Stimulus, folder: Path, simulator: str | None = None) -> Verdict:
+    """Drive a design with a stimulus in ``folder``; ``NotEqualError`` names the first difference."""
     name = simulator or available()
     if name not in SIMULATORS:
         raise unknown_name("simulator", name, SIMULATORS)
-    return SIMULATORS[name](unit, given, folder)
+    return SIMULATORS[name](design, given, folder)
 
 
-def _icarus(unit: MacUnit, given: Stimulus, folder: Path) -> Verdict:
+def write_files(design: Design, given: Stimulus, folder: Path) -> None:
+    """Write the design as Verilog, its test bench, and the files of vectors that this reads."""
+    hardware = design.hardware()
+    write_vectors(folder, hardware, given)
+    (folder / TESTBENCH).write_text(testbench(design.name, hardware, len(given)), encoding="ascii")
+    (folder / UNIT).write_text(hardware_text(design.name, hardware), encoding="ascii")
+
+
+def _icarus(design: Design, given: Stimulus, folder: Path) -> Verdict:
     """Compile and run the very Verilog that is synthesised."""
-    (folder / "unit.v").write_text(mac_verilog(unit), encoding="ascii")
-    (folder / TESTBENCH).write_text(testbench(unit, len(given)), encoding="ascii")
-    write_vectors(folder, unit, given)
-    _run(["iverilog", "-g2001", "-s", "testbench", "-o", "simulation.vvp", TESTBENCH, "unit.v"], folder, unit)
-    printed = _run(["vvp", "-n", "simulation.vvp"], folder, unit)
+    write_files(design, given, folder)
+    _run([*COMPILE, "-o", COMPILED, TESTBENCH, UNIT], folder, design)
+    printed = _run([*EXECUTE, COMPILED], folder, design)
+    (folder / COMPILED).unlink()
     passed = re.search(r"^PASS (\d+)$", printed, re.M)
     if passed is None:
         first = next((line for line in printed.splitlines() if line.startswith("cycle")), printed.strip()[-300:])
-        raise NotEqualError(f"{unit.name} must equal the emulator, not differ: {first}")
-    return _checked(unit, given, Verdict(simulator="icarus", compared=int(passed[1])))
+        raise NotEqualError(f"{design.name} must equal the emulator, not differ: {first}")
+    return _checked(design, given, Verdict(simulator="icarus", compared=int(passed[1])))
 
 
-def _run(command: list[str], folder: Path, unit: MacUnit) -> str:
+def _run(command: list[str], folder: Path, design: Design) -> str:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
     except FileNotFoundError:
         raise BitatlasError(f"{command[0]} must be installed (Debian: iverilog), or take the simulator amaranth") from None
     except subprocess.TimeoutExpired:
-        raise BitatlasError(f"simulation of {unit.name} must end within {SECONDS} s, not go on") from None
+        raise BitatlasError(f"simulation of {design.name} must end within {SECONDS} s, not go on") from None
     if done.returncode != 0:
-        raise BitatlasError(f"{command[0]} must accept {unit.name}, not fail: {(done.stderr or done.stdout).strip()[:300]}")
+        raise BitatlasError(f"{command[0]} must accept {design.name}, not fail: {(done.stderr or done.stdout).strip()[:300]}")
     return done.stdout
 
 
-def _amaranth(unit: MacUnit, given: Stimulus, folder: Path) -> Verdict:
+def _amaranth(design: Design, given: Stimulus, folder: Path) -> Verdict:
     """Run the design itself in Python; ``folder`` stays empty."""
     from amaranth.sim import Simulator
 
     del folder
-    hardware = MacHardware(unit)
-    weights = [int(word, 16) for word in packed(given.weights, unit.weight.bits)]
-    activations = [int(word, 16) for word in packed(given.activations, unit.activation.bits)]
-    outputs = [hardware.sum] if hardware.sum_odd is None else [hardware.sum, hardware.sum_odd]
+    hardware = design.hardware()
+    words = input_words(hardware, given)
     compared = 0
 
     async def bench(context: object) -> None:
         nonlocal compared
         ctx: Any = context
         for cycle in range(len(given)):
-            ctx.set(hardware.weights, weights[cycle])
-            ctx.set(hardware.activations, activations[cycle])
-            ctx.set(hardware.enable, int(given.enable[cycle]))
-            ctx.set(hardware.first, int(given.first[cycle]))
+            for port in hardware.inputs:
+                ctx.set(port.as_unsigned(), int(words[port.name][cycle], 16))
             await ctx.tick()
             if given.check[cycle]:
                 compared += 1
-                found = [int(ctx.get(output)) for output in outputs]
-                wanted = [int(sums[cycle]) for sums in given.expected]
-                if found != wanted:
-                    raise NotEqualError(
-                        f"{unit.name} must equal the emulator, not differ: cycle {cycle}: sums {found}, not {wanted}"
-                    )
+                for port in hardware.outputs:
+                    found, wanted = int(ctx.get(port.as_unsigned())), int(given.expected[port.name][cycle]) % 2 ** len(port)
+                    if found != wanted:
+                        what = f"cycle {cycle}: {port.name} {found:x}, not {wanted:x}"
+                        raise NotEqualError(f"{design.name} must equal the emulator, not differ: {what}")
 
     simulator = Simulator(hardware)
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    return _checked(unit, given, Verdict(simulator="amaranth", compared=compared))
+    return _checked(design, given, Verdict(simulator="amaranth", compared=compared))
 
 
-def _checked(unit: MacUnit, given: Stimulus, verdict: Verdict) -> Verdict:
-    """Refuse a verdict over fewer sums than were asked for."""
+def _checked(design: Design, given: Stimulus, verdict: Verdict) -> Verdict:
+    """Refuse a verdict over fewer cycles than were asked for."""
     if verdict.compared != int(given.check.sum()):
-        raise NotEqualError(f"{unit.name} must be compared in {int(given.check.sum())} cycles, not {verdict.compared}")
+        raise NotEqualError(f"{design.name} must be compared in {int(given.check.sum())} cycles, not {verdict.compared}")
     return verdict
 
 
-SIMULATORS: dict[str, Callable[[MacUnit, Stimulus, Path], Verdict]] = {"icarus": _icarus, "amaranth": _amaranth}
+SIMULATORS: dict[str, Callable[[Design, Stimulus, Path], Verdict]] = {"icarus": _icarus, "amaranth": _amaranth}

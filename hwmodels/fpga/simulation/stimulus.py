@@ -1,6 +1,5 @@
-"""What a unit is driven with, and the sums that the emulator expects of it."""
+"""What a multiply-accumulate unit is driven with, and the sums that the emulator expects of it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from formats.arithmetic.accumulator import Accumulator
 from formats.arithmetic.matmul import matmul
 from formats.format import Format
 from hwmodels.fpga.rtl.unit import MacUnit
+from hwmodels.fpga.simulation.vectors import Stimulus, joined
 
 #: pairs of codes with at most this many bits are tried one and all
 EXHAUSTIVE_BITS = 16
@@ -21,30 +21,10 @@ LONGEST_SEQUENCE = 4096
 CHECKPOINTS = 8
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stimulus:
-    """One row for each clock cycle."""
-
-    #: codes of shape (cycles, lanes)
-    weights: NDArray[np.int64]
-    activations: NDArray[np.int64]
-    #: bool of shape (cycles,)
-    first: NDArray[np.bool_]
-    enable: NDArray[np.bool_]
-    #: whether the sums after the cycle are compared
-    check: NDArray[np.bool_]
-    #: sums in LSBs as Python integers or int64, even and, where there is a root, odd; shape (cycles,)
-    expected: tuple[NDArray[Any], ...]
-
-    def __len__(self) -> int:
-        """Return the number of cycles."""
-        return len(self.first)
-
-
 def stimulus(unit: MacUnit, seed: int = 0) -> Stimulus:
     """Return all pairs of codes, then sequences that reach the accumulator's limits, and random ones."""
     draw = np.random.default_rng(seed)
-    return _joined([_pairs(unit, draw), *_sequences(unit, draw)])
+    return joined([_pairs(unit, draw), *_sequences(unit, draw)])
 
 
 def used_codes(fmt: Format) -> NDArray[np.int64]:
@@ -87,12 +67,9 @@ def _pairs(unit: MacUnit, draw: np.random.Generator) -> Stimulus:
         pairs = np.stack([draw.permutation(count) for _ in range(unit.lanes)], axis=1)
     weights, activations = w[pairs // len(a)], a[pairs % len(a)]
     tables = products(unit)
-    sums = []
-    for table in tables:
-        lanes = table[weights, activations]
-        sums.append(_accumulated(unit, lanes))
+    sums = [_accumulated(unit, table[weights, activations]) for table in tables]
     every = np.ones(len(weights), np.bool_)
-    return Stimulus(weights=weights, activations=activations, first=every, enable=every, check=every, expected=tuple(sums))
+    return _stimulus(weights, activations, every, every, every, sums)
 
 
 def _accumulated(unit: MacUnit, lanes: NDArray[Any]) -> NDArray[Any]:
@@ -121,16 +98,14 @@ def _sequences(unit: MacUnit, draw: np.random.Generator) -> list[Stimulus]:
         made += [(up, with_up), (down, with_down), (np.where(turn, up, down), np.where(turn, with_up, with_down))]
     w, a = used_codes(unit.weight), used_codes(unit.activation)
     made += [(draw.choice(w, (cycles, unit.lanes)), draw.choice(a, (cycles, unit.lanes))) for _ in range(2)]
-    stimuli = [_sequence(unit, *pair, np.ones(cycles, np.bool_)) for pair in made]
+    stimuli = [_sequence(unit, weights, activations, np.ones(cycles, np.bool_)) for weights, activations in made]
     halting = draw.random(2 * cycles) < 0.5
     halting[0] = True
-    drawn = (draw.choice(codes, (2 * cycles, unit.lanes)) for codes in (w, a))
-    return [*stimuli, _sequence(unit, *drawn, halting)]
+    weights, activations = (draw.choice(codes, (2 * cycles, unit.lanes)) for codes in (w, a))
+    return [*stimuli, _sequence(unit, weights, activations, halting)]
 
 
-def _sequence(
-    unit: MacUnit, weights: NDArray[np.int64], activations: NDArray[np.int64], enable: NDArray[np.bool_]
-) -> Stimulus:
+def _sequence(unit: MacUnit, weights: NDArray[np.int64], activations: NDArray[np.int64], enable: NDArray[np.bool_]) -> Stimulus:
     """One dot product over the enabled cycles, which are cut off where it would be longer than the unit is made for."""
     allowed = max(unit.dot_length // unit.lanes, 1)
     enable = enable & (np.cumsum(enable) <= allowed)
@@ -144,20 +119,20 @@ def _sequence(
         a, w = activations[: cycle + 1][taken].reshape(1, -1), weights[: cycle + 1][taken].reshape(-1, 1)
         for sums, found in zip(expected, _integers(unit, a, w, unit.accumulator), strict=True):
             sums[cycle] = int(found[0, 0])
+    return _stimulus(weights, activations, np.arange(cycles) == 0, enable, check, expected)
+
+
+def _stimulus(
+    weights: NDArray[np.int64],
+    activations: NDArray[np.int64],
+    first: NDArray[np.bool_],
+    enable: NDArray[np.bool_],
+    check: NDArray[np.bool_],
+    sums: list[NDArray[Any]],
+) -> Stimulus:
+    """Return a stimulus of codes of shape (cycles, lanes), and sums, even and, where there is a root, odd, of shape (cycles,)."""
     return Stimulus(
-        weights=weights,
-        activations=activations,
-        first=np.arange(cycles) == 0,
-        enable=enable,
+        inputs={"enable": enable, "first": first, "weights": weights, "activations": activations},
+        expected=dict(zip(("sum", "sum_odd"), sums, strict=False)),
         check=check,
-        expected=tuple(expected),
     )
-
-
-def _joined(parts: list[Stimulus]) -> Stimulus:
-    def all_of(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    sums = tuple(np.concatenate([part.expected[i] for part in parts]) for i in range(len(parts[0].expected)))
-    names = ("weights", "activations", "first", "enable", "check")
-    return Stimulus(**{name: all_of(name) for name in names}, expected=sums)

@@ -1,88 +1,114 @@
 """Stimuli as files of hexadecimal words, one for each cycle, and the Verilog test bench that reads them."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwmodels.fpga.rtl.unit import MacUnit
-from hwmodels.fpga.simulation.stimulus import Stimulus
+from hwmodels.fpga.rtl.design import Hardware
 
 TESTBENCH = "testbench.v"
+#: inputs up to this width are printed beside a difference
+SHOWN_BITS = 128
 
 
-def write_vectors(folder: Path, unit: MacUnit, given: Stimulus) -> None:
-    """Write ``weights.hex``, ``activations.hex``, ``control.hex`` (check, first, enable) and ``sum.hex``, ``sum_odd.hex``."""
-    control = given.enable + 2 * given.first.astype(np.int64) + 4 * given.check
-    _write(folder / "weights.hex", packed(given.weights, unit.weight.bits))
-    _write(folder / "activations.hex", packed(given.activations, unit.activation.bits))
-    _write(folder / "control.hex", [f"{word:x}" for word in control.tolist()])
-    for name, sums in zip(("sum", "sum_odd"), given.expected, strict=False):
-        _write(folder / f"{name}.hex", twos_complement(sums, unit.accumulator_bits))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stimulus:
+    """What a design is driven with and what is expected of it: one row for each clock cycle."""
+
+    #: numbers on each input port, of shape (cycles,), or (cycles, parts) where equal parts share a port, the first one lowest
+    inputs: Mapping[str, NDArray[Any]]
+    #: numbers on each output port after the cycle, int64 or Python integers, of shape (cycles,)
+    expected: Mapping[str, NDArray[Any]]
+    #: whether the outputs are compared; bool of shape (cycles,)
+    check: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Return the number of cycles."""
+        return len(self.check)
 
 
-def _write(path: Path, words: list[str]) -> None:
-    path.write_text("\n".join(words) + "\n", encoding="ascii")
+def joined(parts: Sequence[Stimulus]) -> Stimulus:
+    """Return stimuli one after the other."""
+    return Stimulus(
+        inputs={name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
+        expected={name: np.concatenate([part.expected[name] for part in parts]) for name in parts[0].expected},
+        check=np.concatenate([part.check for part in parts]),
+    )
 
 
-def packed(codes: NDArray[np.int64], bits: int) -> list[str]:
-    """Return rows of codes as words, the first code lowest."""
-    spread = (codes[..., None] >> np.arange(bits) & 1).astype(np.uint8).reshape(len(codes), -1)
+def input_words(hardware: Hardware, given: Stimulus) -> dict[str, list[str]]:
+    """Return the words on each input port."""
+    words = {}
+    for port in hardware.inputs:
+        numbers = given.inputs[port.name].reshape(len(given), -1).astype(np.int64)
+        words[port.name] = packed(numbers, len(port) // numbers.shape[1])
+    return words
+
+
+def write_vectors(folder: Path, hardware: Hardware, given: Stimulus) -> None:
+    """Write ``check.hex`` and a file for each port, called by its name."""
+    files = input_words(hardware, given)
+    files |= {port.name: twos_complement(given.expected[port.name], len(port)) for port in hardware.outputs}
+    files["check"] = [f"{word:x}" for word in given.check.astype(int).tolist()]
+    for name, words in files.items():
+        (folder / f"{name}.hex").write_text("\n".join(words) + "\n", encoding="ascii")
+
+
+def packed(numbers: NDArray[np.int64], bits: int) -> list[str]:
+    """Return rows of numbers as words of ``bits`` bits for each, two's complement, the first number lowest."""
+    spread = (numbers[..., None] >> np.arange(bits) & 1).astype(np.uint8).reshape(len(numbers), -1)
     size = -(-spread.shape[1] // 8)
     raw = np.packbits(spread, axis=1, bitorder="little")[:, ::-1].tobytes().hex()
-    return [raw[i : i + 2 * size] for i in range(0, len(raw), 2 * size)]
+    above = spread.shape[1] % 8 in (1, 2, 3, 4)  # a digit that no bit reaches
+    return [raw[i + above : i + 2 * size] for i in range(0, len(raw), 2 * size)]
 
 
 def twos_complement(numbers: NDArray[Any], bits: int) -> list[str]:
     """Return numbers as words of ``bits`` bits."""
     mask = (1 << bits) - 1
-    return [f"{int(number) & mask:x}" for number in numbers]
+    return [f"{int(number) & mask:x}" for number in numbers.tolist()]
 
 
-def testbench(unit: MacUnit, cycles: int) -> str:
-    """Return a Verilog-2001 test bench for ``cycles`` vectors: prints PASS or FAIL with the number of comparisons."""
-    outputs = ["sum", "sum_odd"] if unit.has_root else ["sum"]
-    widths = {
-        "weights": unit.lanes * unit.weight.bits,
-        "activations": unit.lanes * unit.activation.bits,
-        "control": 3,
-        **dict.fromkeys(outputs, unit.accumulator_bits),
-    }
-    memories = "\n".join(f"  reg [{width - 1}:0] {name}_words [0:{cycles - 1}];" for name, width in widths.items())
-    wires = "\n".join(f"  wire signed [{unit.accumulator_bits - 1}:0] {name};" for name in outputs)
-    loads = "\n".join(f'    $readmemh("{name}.hex", {name}_words);' for name in widths)
-    ports = ", ".join(f".{name}({name})" for name in ("clk", "enable", "first", "weights", "activations", *outputs))
+def testbench(module: str, hardware: Hardware, cycles: int) -> str:
+    """Return a Verilog-2001 test bench of a module for ``cycles`` vectors: prints PASS or FAIL with the number of comparisons."""
+    inputs = {port.name: len(port) for port in hardware.inputs}
+    outputs = {port.name: len(port) for port in hardware.outputs}
+    words = {"check": 1, **inputs, **outputs}
+
+    def lines(text: str, names: Mapping[str, int]) -> str:
+        return "\n".join(text.format(name=name, top=width - 1, last=cycles - 1) for name, width in names.items())
+
+    links = ", ".join(f".{name}({name})" for name in ("clk", *inputs, *outputs))
     differs = " || ".join(f"{name} !== {name}_words[cycle]" for name in outputs)
-    shown = ", ".join(f"{name}, {name}_words[cycle]" for name in outputs)
-    formats = ", ".join(f"{name} %h, not %h" for name in outputs)
+    narrow = [name for name, width in inputs.items() if width <= SHOWN_BITS]
+    shown = ", ".join([*narrow, *(f"{name}, {name}_words[cycle]" for name in outputs)])
+    texts = ", ".join([*(f"{name} %h" for name in narrow), *(f"{name} %h, not %h" for name in outputs)])
     return f"""`timescale 1ns / 1ns
-// Drives {unit.name} with {cycles} vectors and compares its sums with the emulator's.
+// Drives {module} with {cycles} vectors and compares its outputs with the emulator's.
 module testbench;
-{memories}
+{lines("  reg [{top}:0] {name}_words [0:{last}];", words)}
   reg clk = 0;
-  reg enable, first;
-  reg [{widths["weights"] - 1}:0] weights;
-  reg [{widths["activations"] - 1}:0] activations;
-{wires}
+{lines("  reg [{top}:0] {name};", inputs)}
+{lines("  wire [{top}:0] {name};", outputs)}
   integer cycle, compared, wrong;
-  {unit.name} unit({ports});
+  {module} unit({links});
   initial begin
-{loads}
+{lines('    $readmemh("{name}.hex", {name}_words);', words)}
     compared = 0;
     wrong = 0;
     for (cycle = 0; cycle < {cycles}; cycle = cycle + 1) begin
-      weights = weights_words[cycle];
-      activations = activations_words[cycle];
-      enable = control_words[cycle][0];
-      first = control_words[cycle][1];
+{lines("      {name} = {name}_words[cycle];", inputs)}
       #1 clk = 1;
       #1 clk = 0;
-      if (control_words[cycle][2]) begin
+      if (check_words[cycle]) begin
         compared = compared + 1;
         if ({differs}) begin
           wrong = wrong + 1;
-          if (wrong <= 10) $display("cycle %0d: weights %h, activations %h: {formats}", cycle, weights, activations, {shown});
+          if (wrong <= 10) $display("cycle %0d: {texts}", cycle, {shown});
         end
       end
     end

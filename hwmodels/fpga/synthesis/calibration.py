@@ -6,12 +6,13 @@ and the cost of a lane can be told apart.
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn, TypeVar
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,15 +20,21 @@ from tqdm import tqdm
 from formats import registry
 from formats.arithmetic.accumulator import Accumulator
 from formats.format import Format
+from hwmodels.fpga.rtl.design import Design
 from hwmodels.fpga.rtl.operand import read as read_format
 from hwmodels.fpga.rtl.recipes import RECIPES, Recipe, dsp_recipes, fabric_recipes
 from hwmodels.fpga.rtl.unit import MacUnit
-from hwmodels.fpga.rtl.verilog import mac_verilog
-from hwmodels.fpga.simulation.simulators import simulate
+from hwmodels.fpga.rtl.verilog import verilog_text
+from hwmodels.fpga.simulation.simulators import Verdict, simulate
 from hwmodels.fpga.simulation.stimulus import stimulus
+from hwmodels.fpga.simulation.vectors import Stimulus
 from hwmodels.fpga.synthesis import table as tables
+from hwmodels.fpga.synthesis.cells import Cells
 from hwmodels.fpga.synthesis.table import Table
 from hwmodels.fpga.synthesis.yosys import Source, key, synthesise
+
+Item = TypeVar("Item")
+AnyDesign = TypeVar("AnyDesign", bound=Design)
 
 FEW_LANES, MANY_LANES = 4, 12
 #: length of the dot products that the accumulators of a table hold exactly
@@ -96,10 +103,17 @@ def calibrate(
     missing = [pair for pair in pairs if not any(is_complete(have, pair) for have in (table, known) if have is not None)]
     groups = [missing[i : i + GROUP] for i in range(0, len(missing), GROUP)]
     with tqdm(total=len(pairs), initial=len(pairs) - len(missing), unit="pair", disable=None if progress else True) as bar:
-        for group, rows in _results(groups, jobs or os.cpu_count() or 1):
-            table = tables.extended(table, rows)
-            tables.write(path, table)
-            bar.update(len(group))
+        return written(path, table, _results(groups, jobs or os.cpu_count() or 1), bar)
+
+
+def written(
+    path: Path, table: Table, results: Iterable[tuple[Sequence[Item], list[dict[str, object]]]], bar: "tqdm[NoReturn]"
+) -> Table:
+    """Write the table after each group of results, so that what is done is kept."""
+    for group, rows in results:
+        table = tables.extended(table, rows)
+        tables.write(path, table)
+        bar.update(len(group))
     return table
 
 
@@ -113,16 +127,22 @@ def is_complete(table: Table, pair: Pair) -> bool:
 
 
 def _results(groups: Sequence[Sequence[Pair]], jobs: int) -> Iterator[tuple[Sequence[Pair], list[dict[str, object]]]]:
-    """Work on groups in processes of their own, handing out results as they come."""
+    return in_processes(groups, measure, jobs)
+
+
+def in_processes(
+    groups: Sequence[Sequence[Item]], work: Callable[[Sequence[Item]], list[dict[str, object]]], jobs: int
+) -> Iterator[tuple[Sequence[Item], list[dict[str, object]]]]:
+    """Work on groups in processes of their own, handing out the rows as they come."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         waiting = list(groups)
-        running: dict[Future[list[dict[str, object]]], Sequence[Pair]] = {}
+        running: dict[Future[list[dict[str, object]]], Sequence[Item]] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     group = waiting.pop(0)
-                    running[pool.submit(measure, group)] = group
+                    running[pool.submit(work, group)] = group
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running.pop(future), future.result()
@@ -154,13 +174,8 @@ def _near_best(pair: Pair, rows: Iterable[dict[str, object]]) -> list[Recipe]:
 
 def measure_units(units: Sequence[MacUnit], *, dsp: bool) -> list[dict[str, object]]:
     """Prove the units equal to the emulator, then synthesise them: no count without a proof of that very source."""
-    if not units:
-        return []
-    proved = [_prove(unit) for unit in units]
-    sources = [Source(name=unit.name, verilog=mac_verilog(unit)) for unit in units]
-    cells = synthesise(sources, dsp=dsp)
     rows = []
-    for unit, source, (compared, simulator) in zip(units, sources, proved, strict=True):
+    for unit, (proof, cells) in zip(units, measured(units, stimulus, dsp=dsp), strict=True):
         identity: dict[str, object] = {
             "weight": unit.weight.name,
             "activation": unit.activation.name,
@@ -169,15 +184,27 @@ def measure_units(units: Sequence[MacUnit], *, dsp: bool) -> list[dict[str, obje
             "dsp_allowed": int(dsp),
             "dot_length": unit.dot_length,
             "accumulator_bits": unit.accumulator_bits,
-            "compared": compared,
-            "simulator": simulator,
-            "key": key(source, dsp=dsp),
         }
-        rows.append(tables.row(identity, cells[unit.name]))
+        rows.append(tables.row(identity | proof, cells))
     return rows
 
 
-def _prove(unit: MacUnit) -> tuple[int, str]:
+def measured(
+    designs: Sequence[AnyDesign], drive: Callable[[AnyDesign], Stimulus], *, dsp: bool
+) -> list[tuple[dict[str, object], Cells]]:
+    """Prove designs and synthesise them in one call; return for each the columns on its proof, and its cells."""
+    if not designs:
+        return []
+    proved = [_prove(design, drive(design)) for design in designs]
+    sources = [Source(name=design.name, verilog=verilog_text(design)) for design in designs]
+    cells = synthesise(sources, dsp=dsp)
+    proofs: list[dict[str, object]] = [
+        {"compared": verdict.compared, "simulator": verdict.simulator, "key": key(source, dsp=dsp)}
+        for verdict, source in zip(proved, sources, strict=True)
+    ]
+    return [(proof, cells[design.name]) for proof, design in zip(proofs, designs, strict=True)]
+
+
+def _prove(design: Design, given: Stimulus) -> Verdict:
     with TemporaryDirectory() as folder:
-        verdict = simulate(unit, stimulus(unit), Path(folder))
-    return verdict.compared, verdict.simulator
+        return simulate(design, given, Path(folder))

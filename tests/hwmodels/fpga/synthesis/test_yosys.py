@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hwmodels.fpga.rtl.recipes import RECIPES
-from hwmodels.fpga.rtl.verilog import mac_verilog
+from hwmodels.fpga.rtl.verilog import verilog_text
 from hwmodels.fpga.synthesis import calibration, table, yosys
 from hwmodels.fpga.synthesis.calibration import Pair, unit_of
 from hwmodels.fpga.synthesis.cells import SynthesisError
@@ -80,6 +80,6 @@ def test_the_shipped_table_is_of_the_sources_that_are_generated_today() -> None:
     rows = table.read().rows
     for row in rows.sample(12, random_state=0).itertuples():
         unit = unit_of(Pair(weight=row.weight, activation=row.activation), RECIPES[row.recipe], row.lanes, row.dot_length)
-        made = Source(name=unit.name, verilog=mac_verilog(unit))
+        made = Source(name=unit.name, verilog=verilog_text(unit))
         assert yosys.key(made, dsp=bool(row.dsp_allowed)) == row.key, unit.name
         assert unit.accumulator_bits == row.accumulator_bits

@@ -1,0 +1,1 @@
+"""Requantizers: from an accumulator to a code, one result a clock cycle."""

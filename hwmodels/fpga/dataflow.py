@@ -256,15 +256,15 @@ def requantizer_options(
 def _parameters(kind: RequantizerKind, style: Style, bits: int, output: Format, depth: int) -> Usage:
     """Memory of a lane's thresholds or factors, for the ``depth`` channels that it works on in turn.
 
-    A search has a memory for each bit of the level's number, twice as deep from one to the next, as FINN's Thresholding_rtl has.
+    A threshold has one bit more than the accumulator, for levels that no sum reaches. A search has a memory for each bit of the level's number, twice as deep from one to the next, as FINN's Thresholding_rtl has.
     """
     if kind == "multiplier":
         return memory(style, FACTOR_BITS + SHIFT_BITS + bits, depth)
     if kind == "thresholds":
-        return memory(style, (levels(output) - 1) * bits, depth)
+        return memory(style, (levels(output) - 1) * (bits + 1), depth)
     usage = Usage()
     for stage in range(math.ceil(math.log2(levels(output)))):
         words = depth << stage
         # a block RAM for what a few LUTs hold would be a waste
-        usage = usage.plus(memory(style if words > LUT_DEPTH else "lutram", bits, words))
+        usage = usage.plus(memory(style if words > LUT_DEPTH else "lutram", bits + 1, words))
     return usage

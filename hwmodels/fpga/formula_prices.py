@@ -15,7 +15,7 @@ from hwmodels.finn_formula import lut_per_mac, multiplier, operand
 from hwmodels.fpga.unit_cost import RequantizerKind, UnitCost
 
 #: bits of the factor that a multiplying requantizer has for each channel, and of the place that it shifts to
-FACTOR_BITS, SHIFT_BITS = 16, 5
+FACTOR_BITS, SHIFT_BITS = 31, 5
 #: operands of one multiplier of a DSP slice, sign included (UG479, UG579)
 DSP_WIDE, DSP_NARROW = 25, 18
 

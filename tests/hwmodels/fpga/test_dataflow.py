@@ -128,7 +128,7 @@ def test_a_requantizer_holds_its_thresholds_for_every_channel() -> None:
     options = requantizer_options(layer, bits, False, formats.get("uint2"), lane)
     (made,) = (o for o in options if o.folding == Folding(pe=2) and o.memory == "lutram")
     assert made.cycles == 4
-    assert made.usage.lut == 2 * (100 + memory("lutram", 3 * bits, 4).lut) + fifo_luts(2 * 2, 2)
+    assert made.usage.lut == 2 * (100 + memory("lutram", 3 * (bits + 1), 4).lut) + fifo_luts(2 * 2, 2)
     assert made.usage.flip_flops == 2 * bits
 
 

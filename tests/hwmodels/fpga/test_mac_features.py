@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from formats.registry import scalar
-from hwmodels.fpga.candidates import dsp_names, fabric_names
+from hwmodels.fpga.candidates import fabric_names
 from hwmodels.fpga.mac_features import PARTS, STRUCTURES, Lane, Parts, Range, adder_bits, bill, lane_of
 from hwmodels.fpga.rtl.decode import Mode
 from hwmodels.fpga.rtl.operand import read
-from hwmodels.fpga.rtl.recipes import RECIPES, dsp_recipes, fabric_recipes
+from hwmodels.fpga.rtl.recipes import RECIPES
 from hwmodels.fpga.rtl.wires import shape_of
 from hwmodels.fpga.synthesis.calibration import shipped_pairs
 
@@ -28,13 +28,6 @@ def test_structures_are_those_of_the_recipes() -> None:
         assert structure.negation == recipe.negation.value
         assert structure.summing in ("chain", recipe.summing.__name__)
     assert {mode.value for mode in Mode} == {"fixed", "magnitude", "floating"}
-
-
-def test_candidates_are_those_that_a_table_is_made_of() -> None:
-    for w, a in product(EVERY, EVERY):
-        pair = read(scalar(w)), read(scalar(a))
-        assert list(fabric_names(*pair)) == [recipe.name for recipe in fabric_recipes(*pair)], (w, a)
-        assert list(dsp_names(*pair)) == [recipe.name for recipe in dsp_recipes(*pair)], (w, a)
 
 
 @pytest.mark.parametrize("low", range(-9, 1))

@@ -8,16 +8,17 @@ import pytest
 
 from formats import BitatlasError, InvalidValueError
 from hwmodels.cost import LayerPlan, NotPricedError, evaluate
-from hwmodels.fpga import devices
-from hwmodels.fpga.dataflow import accumulator_bits, matrix_options, requantizer_options
+from hwmodels.fpga import devices, formula_prices
+from hwmodels.fpga.dataflow import Prices, accumulator_bits, matrix_options, requantizer_options
 from hwmodels.fpga.dataflow_model import dataflow
 from hwmodels.fpga.devices import RESOURCES
 from hwmodels.fpga.fold_search import InfeasibleError, weights
 from hwmodels.fpga.network_folding import fold, fold_within
 from hwmodels.fpga.pipeline import Pipeline, Target, share_needed
-from hwmodels.fpga.prices import DEFAULT
 from tests.hwmodels.fpga.shapes import convolution, dense, heads, plan
 
+#: of no table, so that a new one changes nothing here
+PRICES = Prices(unit=formula_prices.unit_price, requantizer=formula_prices.requantizer_price)
 NETWORK = (
     plan(convolution(3, 8, (3, 3), (12, 12), padding=1, name="a"), "int4", "uint8", "uint4"),
     plan(convolution(8, 16, (3, 3), (12, 12), stride=(2, 2), padding=1, name="b"), "e2m1", "uint4", "e2m1"),
@@ -31,7 +32,7 @@ def target(name: str = "zynq7020", **changes: object) -> Target:
 
 
 def run(plans: Sequence[LayerPlan] = NETWORK, name: str = "zynq7020", **changes: object) -> Pipeline:
-    return fold(plans, target(name, **changes), DEFAULT)
+    return fold(plans, target(name, **changes), PRICES)
 
 
 @pytest.mark.parametrize("fps", [100, 5_000, 50_000])
@@ -52,7 +53,7 @@ def test_a_budget_is_used_for_the_highest_rate() -> None:
             assert used <= budget * available
     assert small.fps < large.fps
     with pytest.raises(BitatlasError):
-        fold_within(NETWORK, target(fps=small.fps * 1.01, budget=0.3), DEFAULT)
+        fold_within(NETWORK, target(fps=small.fps * 1.01, budget=0.3), PRICES)
 
 
 def test_layers_add_up_and_the_slowest_sets_the_rate() -> None:
@@ -115,7 +116,7 @@ def test_a_rate_beyond_every_folding_says_which_layer() -> None:
 
 def test_what_does_not_fit_names_the_resource_the_nearest_rate_and_the_nearest_device() -> None:
     with pytest.raises(InfeasibleError) as caught:
-        fold_within(NETWORK, target("xc7a35t", fps=400_000), DEFAULT)
+        fold_within(NETWORK, target("xc7a35t", fps=400_000), PRICES)
     found = re.fullmatch(
         r"pipeline on xc7a35t at 400000 frames/s must fit in 20800 LUT, not need at least (\d+); "
         r"the highest rate that fits is (\d+\.?\d*) frames/s; the smallest device that it fits on is (\w+)",
@@ -124,17 +125,17 @@ def test_what_does_not_fit_names_the_resource_the_nearest_rate_and_the_nearest_d
     assert found
     needed, rate, device = int(found[1]), float(found[2]), found[3]
     assert needed > 20800
-    assert fold_within(NETWORK, target("xc7a35t", fps=rate * 0.99999), DEFAULT).fits
-    assert fold_within(NETWORK, target(device, fps=400_000, clock_mhz=100), DEFAULT).fits
+    assert fold_within(NETWORK, target("xc7a35t", fps=rate * 0.99999), PRICES).fits
+    assert fold_within(NETWORK, target(device, fps=400_000, clock_mhz=100), PRICES).fits
 
 
 def test_what_fits_nowhere_says_so() -> None:
     with pytest.raises(
         InfeasibleError, match=r"must fit in 10 LUT, not need at least \d+; the smallest device that it fits on is xc7a35t$"
     ):
-        fold_within(NETWORK, target(limits={"lut": 10}), DEFAULT)
+        fold_within(NETWORK, target(limits={"lut": 10}), PRICES)
     with pytest.raises(InfeasibleError, match=r"not need at least \d+; it fits on no device that is known$"):
-        fold_within(NETWORK, target(budget=1e-4), DEFAULT)
+        fold_within(NETWORK, target(budget=1e-4), PRICES)
 
 
 def test_where_nothing_fits_the_design_of_least_area_tells_by_how_much() -> None:
@@ -160,7 +161,7 @@ def test_targets_that_mean_nothing_are_refused(changes: dict[str, object], messa
 
 
 def test_the_cost_model_gives_layers_a_network_and_remarks() -> None:
-    model = dataflow(target(fps=10_000), DEFAULT)
+    model = dataflow(target(fps=10_000), PRICES)
     cost, made = evaluate([model], NETWORK), run(fps=10_000)
     assert not model.separable
     total = cost.total
@@ -175,7 +176,7 @@ def test_the_cost_model_gives_layers_a_network_and_remarks() -> None:
 
 
 def test_the_cost_model_refuses_what_no_pipeline_computes_with() -> None:
-    model = dataflow(target(fps=10), DEFAULT)
+    model = dataflow(target(fps=10), PRICES)
     said = "weights must share a scale by tensor or channel to be summed as codes, not be int4:group4:absmax"
     with pytest.raises(NotPricedError, match=rf"^{said} \(cost model 'dataflow on zynq7020', layer 'dense'\)$"):
         evaluate([model], [plan(dense(), "int4:group4")])
@@ -189,23 +190,23 @@ def test_no_choice_of_foldings_memories_and_recipes_is_faster_or_smaller(name: s
     plans = [plan(dense(4, 3, vectors=2, name="a"), "int4", "uint4", "uint2"), plan(dense(3, 2, vectors=2, name="b"))]
     aim = target(name, budget=share)
     uint4, int4 = plans[0].activation.format, plans[0].weight.format
-    matrices = [list(matrix_options(each.workload, int4, uint4, DEFAULT.unit)) for each in plans]
+    matrices = [list(matrix_options(each.workload, int4, uint4, PRICES.unit)) for each in plans]
     bits = accumulator_bits(plans[0].workload, int4, uint4)
     output = plans[0].outputs[0].format
-    stages = [*matrices, list(requantizer_options(plans[0].workload, bits, False, output, DEFAULT.requantizer))]
+    stages = [*matrices, list(requantizer_options(plans[0].workload, bits, False, output, PRICES.requantizer))]
     tables = [np.array([(option.cycles, *option.usage) for option in options]) for options in stages]
     index = np.indices([len(table) for table in tables]).reshape(len(tables), -1)
     chosen = [table[of_stage] for table, of_stage in zip(tables, index, strict=True)]
     cycles, usage = np.max([each[:, 0] for each in chosen], axis=0), np.sum([each[:, 1:] for each in chosen], axis=0)
     possible = (usage <= np.array(aim.allowed)).all(axis=1)
     areas = usage @ weights(aim.device.available)
-    made = fold(plans, aim, DEFAULT)
+    made = fold(plans, aim, PRICES)
     assert made.fits == possible.any()
     if made.fits:
         assert made.bottleneck.cycles == cycles[possible].min()
         assert area(made) == pytest.approx(areas[possible & (cycles == made.bottleneck.cycles)].min())
     for fps in (1e6, 1e7):
-        made = fold(plans, target(name, budget=share, fps=fps), DEFAULT)
+        made = fold(plans, target(name, budget=share, fps=fps), PRICES)
         kept = possible & (cycles <= aim.clock_hz / fps)
         assert made.fits == kept.any()
         if made.fits:

@@ -1,5 +1,6 @@
 """Requantizers against the emulator: every kind, both simulators."""
 
+import itertools
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from formats.arithmetic.requantize import ROUNDINGS
 from formats.format import Format
 from hwmodels.fpga.rtl.requantizer import thresholds as comparing
 from hwmodels.fpga.rtl.requantizer.levels import encoded, encoded_exactly, ordered_codes, thresholds
-from hwmodels.fpga.rtl.requantizer.multiplier import MULTIPLIERS, MultiplierRequantizer
+from hwmodels.fpga.rtl.requantizer.multiplier import MultiplierRequantizer
 from hwmodels.fpga.rtl.requantizer.normalise import NormaliseRequantizer
 from hwmodels.fpga.rtl.requantizer.shift import ShiftRequantizer
 from hwmodels.fpga.rtl.requantizer.specification import Requantizer
@@ -43,19 +44,16 @@ def designs(bits: int) -> list[Requantizer]:
         )
         made.append(ShiftRequantizer(accumulator_bits=bits, output=scalar(name), rounding=rounding, shifts=(2, 5)))
     if bits <= 32:
-        for recipe, name in zip(MULTIPLIERS, ("int8", "uint4", "int8_narrow"), strict=True):
-            for variant in ("single", "double"):
-                for shifts, zero_point in (((-31, 0), False), ((-31, 30), True), ((-9, -2), False), ((1, 4), True)):
-                    made.append(
-                        MultiplierRequantizer(
-                            accumulator_bits=bits,
-                            output=scalar(name),
-                            variant=variant,
-                            recipe=recipe,
-                            shifts=shifts,
-                            zero_point=zero_point,
-                        )
-                    )
+        shiftings = itertools.cycle((((-31, 0), False), ((-31, 30), True), ((-9, -2), False), ((1, 4), True)))
+        for variant, (recipe, name) in itertools.product(
+            ("single", "double"), (("star", "int8"), ("star", "uint4"), ("booth", "int8_narrow"), ("rows", "uint4"))
+        ):
+            output, (shifts, zero_point) = scalar(name), next(shiftings)
+            made.append(
+                MultiplierRequantizer(
+                    accumulator_bits=bits, output=output, variant=variant, recipe=recipe, shifts=shifts, zero_point=zero_point
+                )
+            )
     return made
 
 

@@ -256,7 +256,8 @@ def requantizer_options(
 def _parameters(kind: RequantizerKind, style: Style, bits: int, output: Format, depth: int) -> Usage:
     """Memory of a lane's thresholds or factors, for the ``depth`` channels that it works on in turn.
 
-    A threshold has one bit more than the accumulator, for levels that no sum reaches. A search has a memory for each bit of the level's number, twice as deep from one to the next, as FINN's Thresholding_rtl has.
+    A threshold has one bit more than the accumulator, for levels that no sum reaches. A search has a memory for each bit of the
+    level's number, twice as deep from one to the next, as FINN's Thresholding_rtl has.
     """
     if kind == "multiplier":
         return memory(style, FACTOR_BITS + SHIFT_BITS + bits, depth)

@@ -65,9 +65,9 @@ def test_layers_add_up_and_the_slowest_sets_the_rate() -> None:
 
 
 def test_limits_lead_the_search() -> None:
-    free = run(budget=0.5)
+    free = run(budget=0.2)
     assert free.usage.dsp + free.usage.bram > 0
-    bare = run(budget=0.5, limits={"dsp": 0, "bram": 10})
+    bare = run(budget=0.2, limits={"dsp": 0, "bram": 10})
     assert (bare.usage.dsp, bare.fits) == (0, True)
     assert bare.usage.bram <= 10
     assert bare.fps <= free.fps

@@ -4,12 +4,15 @@ import argparse
 from itertools import product
 
 from formats import registry
+from formats.errors import InvalidValueError
 from hwmodels.fpga.synthesis import calibration, table
 from hwmodels.fpga.synthesis.calibration import Pair
 
 
 def run(options: argparse.Namespace) -> None:
     """Synthesise the pairs that the options name, or those that the shipped table is to hold, where they are missing."""
+    if options.jobs is not None and options.jobs < 1:
+        raise InvalidValueError(f"--jobs must be at least 1, not {options.jobs}")
     path = options.out or table.own_path()
     pairs = wanted(options.weights, options.activations)
     known = None if options.out else table.read()

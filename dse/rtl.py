@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 README, REQUANTIZER = "README.md", "requantizer"
 #: what a folder made by this command may hold, beside files of vectors
-OWN = (README, REQUANTIZER, "unit.v", "testbench.v")
+OWN = (README, REQUANTIZER, "unit.v", "testbench.v", "simulation.vvp")
 REQUANTIZERS = ("search", "thresholds", "normalise", "shift", "multiplier-single", "multiplier-double")
 
 

@@ -43,7 +43,7 @@ def page(unit: MacUnit, requantizer: Requantizer | None, proofs: Sequence[Verdic
         f"- accumulator: `{unit.accumulator}`, {unit.accumulator_bits} bits; its LSB is worth 2^{lsb} (times the scales)",
         f"- dot products: up to {unit.dot_length} elements{length}",
         f"- recipe: `{unit.recipe.name}`",
-        f"- cost: {unit_cost(unit)}",
+        f"- cost of its recipe: {unit_cost(unit)}",
         "",
         *ports(unit.name, (folder / UNIT).read_text(encoding="ascii")),
         "",

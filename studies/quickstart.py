@@ -1,7 +1,7 @@
 """The main job at the size of a first look: which format for which layer of a small residual network?
 
 Searches number formats for every weight and every activation of resnet8 on handwritten digits, scored by divergence from the
-float network and by FPGA look-up tables; leaves the front, its picture, and the chosen model as ONNX.
+float network and by the look-up tables of a pipeline on a small FPGA; leaves the front, its picture, and the chosen model as ONNX.
 """
 
 import argparse
@@ -22,6 +22,8 @@ COMMAND = "python -m studies.quickstart"
 REPORT = Path("reports/quickstart")
 RESULTS = Path("results/quickstart")  # the search's ledger; not part of the report
 FORMATS = ("int4", "int8", "e2m1", "e3m2", "pot4", "post4", "ternary")
+DEVICE, FPS = "zynq7020", 50_000
+WHERE = f"{DEVICE} at {FPS:,} samples a second"
 COPIED = ("trials.csv", "front.csv", "front.png", "chosen.json", "model.onnx")
 
 
@@ -32,6 +34,8 @@ def settings(*, quick: bool, folder: Path) -> SearchSettings:
         data="digits",
         formats=FORMATS,
         objectives=("kl", "lut"),
+        device=DEVICE,
+        fps=FPS,
         trials=60 if quick else 400,
         choose="accuracy>=0.97",
         out=str(folder),
@@ -75,8 +79,9 @@ def report(result: SearchResult, seconds: float) -> str:
             "",
             provenance.markdown(layers),
             "",
-            "LUTs are FINN's formula for integers and this project's uncalibrated extension of it for the other formats "
-            "(`hwmodels/finn_formula.py`), not synthesis.",
+            f"LUTs are those of a pipeline on a {WHERE}, every layer folded for that rate anew. Units and requantizers as Yosys "
+            "maps them, or predicted by a model fitted to those that it mapped; memories, windows and control by formula "
+            "(`dse cost` says which for each layer). Nothing was placed or routed.",
             "",
         ]
     )

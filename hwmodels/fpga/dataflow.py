@@ -54,6 +54,8 @@ class Option(NamedTuple):
     memory: str
     recipe: str
     origin: Origin
+    #: longest path of a multiply-accumulate unit, over cells alone; 0 for other stages
+    arrival_ps: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -189,7 +191,8 @@ def matrix_options(workload: LayerWorkload, weight: Format, activation: Format, 
             folding = Folding(pe=pe, simd=simd)
             logic = Usage(*(pe * amount for amount in arithmetic)).plus(_control(workload, folding, weight, activation))
             cycles = fold.matrix_cycles(workload, folding)
-            for option in _with_weights(workload, folding, weight.bits, logic, cycles, unit.recipe, unit.origin):
+            for built in _with_weights(workload, folding, weight.bits, logic, cycles, unit.recipe, unit.origin):
+                option = built._replace(arrival_ps=unit.arrival_ps)
                 if depthwise:
                     yield from _with_window(workload, option, activation.bits)
                 else:

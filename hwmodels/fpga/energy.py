@@ -47,6 +47,8 @@ def layer_pj(plan: LayerPlan, folding: Folding, accumulator_bits: int) -> float:
     arithmetic = workload.macs * mac_pj(weight, activation, accumulator_bits)
     passes = matrix_shape(workload).rows // folding.pe
     inputs = workload.macs // matrix_shape(workload).rows * passes
+    if workload.convolution is not None and workload.convolution.depthwise:
+        inputs = workload.macs  # every PE works on a channel of its own
     written = sum(output.format.bits for output in plan.outputs) or accumulator_bits
     read = workload.macs * weight.bits + inputs * activation.bits + workload.activations_out * written
     return arithmetic + READ * read

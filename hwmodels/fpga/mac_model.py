@@ -23,6 +23,7 @@ from hwmodels.fpga.ebops import LUT_PER_DSP
 from hwmodels.fpga.mac_features import STRUCTURES, bill
 from hwmodels.fpga.mac_fit import Fit
 from hwmodels.fpga.rtl.operand import read as read_format
+from hwmodels.fpga.synthesis.table import FEW_LANES, MANY_LANES
 from hwmodels.fpga.unit_cost import UnitCost
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _unit(line: Line, lanes: int, bits: int, sums: int) -> UnitCost:
         flip_flops=max(flip_flops + more, 1.0),
         dsp=dsp,
         arrival_ps=arrival_ps,
-        origin="synthesised",
+        origin="synthesised" if FEW_LANES <= lanes <= MANY_LANES else "extrapolated",
         recipe=line.recipe,
     )
 

@@ -24,6 +24,9 @@ from hwmodels.fpga.devices import LABELS, RESOURCES, Device, Usage
 from hwmodels.fpga.folding import window_span
 from hwmodels.workload import LayerWorkload
 
+#: what a longest path beyond a cycle means
+PIPELINED = ": registers within units are needed for this clock, and not counted"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -134,12 +137,20 @@ class Pipeline:
     def remarks(self) -> dict[str, str]:
         """The layer that limits the rate and the resource that binds, in words."""
         layer, (stage, option) = self.bottleneck, self.bottleneck.slowest
+        longest = max(self.layers, key=lambda layer: layer.matrix.arrival_ps)
         name, share = self.binding
         used, allowed = getattr(self.usage, name), getattr(self.target.allowed, name)
         return {
             "bottleneck": f"{layer.plan.workload.name} ({stage.kind} stage, {option.cycles} cycles)",
             "binding resource": f"{LABELS[name]}, {used:.0f} of {allowed:.0f} allowed on {self.target.device.name} ({share:.1%})",
+            "longest path": _path(longest.plan.workload.name, longest.matrix.arrival_ps, 1e12 / self.target.clock_hz),
         }
+
+
+def _path(layer: str, arrival_ps: float, cycle_ps: float) -> str:
+    """Say how the longest way through a unit compares with a clock cycle."""
+    said = f"{arrival_ps:.0f} ps over the cells of a unit of {layer}, as on 7 series; a cycle has {cycle_ps:.0f} ps"
+    return said + (PIPELINED if arrival_ps > cycle_ps else "")
 
 
 def latency_cycles(layers: Sequence[LayerDesign]) -> int:

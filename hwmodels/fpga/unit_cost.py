@@ -5,9 +5,10 @@ from typing import Literal, Protocol
 
 from formats.format import Format
 
-#: ``synthesised`` at these very lanes or on the line through two synthesised sizes; ``predicted`` by a model fitted to the table;
+#: ``synthesised`` at these very lanes or between two synthesised sizes; ``extrapolated`` on the line through them, but beyond;
+#: ``predicted`` by a model fitted to the table;
 #: ``formula`` by a published or stated formula that nothing was fitted to
-Origin = Literal["synthesised", "predicted", "formula"]
+Origin = Literal["synthesised", "extrapolated", "predicted", "formula"]
 #: how an accumulator becomes a code: all thresholds compared at once, thresholds searched one bit of the code a stage, or a
 #: multiplier and a shift for each channel
 RequantizerKind = Literal["thresholds", "search", "multiplier"]

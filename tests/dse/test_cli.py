@@ -80,7 +80,7 @@ def test_cost_prints_a_pipeline_by_layer(tmp_path: Path, capsys: pytest.CaptureF
         assert table.loc["share of zynq7020", resource] == pytest.approx(table.loc["total", resource] / available)
     assert table.loc["total", "cycles"] == layers["cycles"].max() <= 5000
     assert layers["cycles"].idxmax() in re.findall(r"^bottleneck: (\S+) ", said, re.MULTILINE)
-    assert set(layers["origin"]) <= {"synthesised", "predicted", "formula"}
+    assert set(layers["origin"]) <= {"synthesised", "extrapolated", "predicted"}
     assert f"fps [1/s]: {100e6 / layers['cycles'].max():.6g}" in said
     for line in ("latency [us]: ", "energy [pJ]: ", "binding resource: LUT, ", "zynq7020 (xc7z020, Zynq-7000) at 100 MHz; "):
         assert f"\n{line}" in said

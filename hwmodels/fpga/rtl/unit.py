@@ -40,7 +40,7 @@ class MacUnit:
         if self.accumulator_bits > WIDEST_ACCUMULATOR:
             raise InvalidValueError(
                 f"accumulator of {self.weight.name} x {self.activation.name} must have at most {WIDEST_ACCUMULATOR} bits, "
-                f"not {self.accumulator_bits}: take a fixed one"
+                f"not {self.accumulator_bits}{': take a fixed one' if self.accumulator.kind == 'exact' else ''}"
             )
 
     @property

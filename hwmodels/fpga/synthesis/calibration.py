@@ -30,13 +30,12 @@ from hwmodels.fpga.simulation.stimulus import stimulus
 from hwmodels.fpga.simulation.vectors import Stimulus
 from hwmodels.fpga.synthesis import table as tables
 from hwmodels.fpga.synthesis.cells import Cells
-from hwmodels.fpga.synthesis.table import Table
+from hwmodels.fpga.synthesis.table import FEW_LANES, MANY_LANES, Table
 from hwmodels.fpga.synthesis.yosys import Source, key, synthesise
 
 Item = TypeVar("Item")
 AnyDesign = TypeVar("AnyDesign", bound=Design)
 
-FEW_LANES, MANY_LANES = 4, 12
 #: length of the dot products that the accumulators of a table hold exactly
 DOT_LENGTH = 1024
 #: a recipe within this factor of the smallest with few lanes is tried with many
@@ -146,6 +145,10 @@ def in_processes(
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running.pop(future), future.result()
+        except BaseException:  # an interrupt above all: what is under way would only be thrown away
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -13,6 +13,8 @@ from hwmodels.files import cache_directory, write_text
 from hwmodels.fpga.synthesis.cells import Cells
 from hwmodels.fpga.synthesis.yosys import script, version
 
+#: lanes of the units that every pair has in the table: the line through the two tells fixed cost and cost of a lane apart
+FEW_LANES, MANY_LANES = 4, 12
 SHIPPED = Path(__file__).parent.parent / "tables" / "mac_xc7.csv"
 SHIPPED_REQUANTIZERS = SHIPPED.with_name("requantizer_xc7.csv")
 COUNTS = ["lut", "lut1", "lut2", "lut3", "lut4", "lut5", "lut6", "inverters", "packed", "carry4", "flip_flops", "dsp", "arrival_ps"]
@@ -102,6 +104,9 @@ def _read(path: Path, layout: Layout, _changed: int) -> Table:
         raise BitatlasError(f"columns of a table must be {', '.join(layout.columns)}, not lack {missing}: {path}")
     if rows.isna().any(axis=None) or rows.duplicated(list(layout.identity)).any():
         raise BitatlasError(f"rows of a table must be whole and different, not cut short or double: {path}")
+    for name in set(COUNTS) & set(rows.columns):
+        if not pd.api.types.is_integer_dtype(rows[name]) or (rows[name] < 0).any():
+            raise BitatlasError(f"counts of a table must be whole numbers of at least 0, not others in {name}: {path}")
     return Table(tool=first[2:].split(";")[0].strip(), rows=rows, layout=layout)
 
 

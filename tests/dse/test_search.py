@@ -346,14 +346,14 @@ def test_a_bound_on_a_resource_leads_the_folding(tmp_path: Path) -> None:
 
 def test_a_trial_that_does_not_fit_is_infeasible_not_an_end(tmp_path: Path) -> None:
     """A rate that only the cheaper pair of formats keeps on the device."""
-    changes = {**DEVICE, "formats": ("int8", "ternary"), "fps": 150000.0, "objectives": ("kl", "lut"), "trials": 4}
+    changes = {**DEVICE, "formats": ("int8", "ternary"), "fps": 300000.0, "objectives": ("kl", "lut"), "trials": 4}
     run(tmp_path / "out", **changes)
     table = trials(tmp_path / "out").set_index("origin")
     share = table["budget_share [share, dataflow on zynq7020]"]
     assert (table["feasible"] == (share <= 1)).all()
     assert table["feasible"].to_dict()["uniform ternary/ternary"]
     assert not table["feasible"].to_dict()["uniform int8/int8"]
-    assert (table["fps [1/s, dataflow on zynq7020]"] >= 150000).all()
+    assert (table["fps [1/s, dataflow on zynq7020]"] >= 300000).all()
 
 
 def test_a_rate_beyond_every_folding_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def _read(path: Path, layout: Layout, _changed: int) -> Table:
     if rows.isna().any(axis=None) or rows.duplicated(list(layout.identity)).any():
         raise BitatlasError(f"rows of a table must be whole and different, not cut short or double: {path}")
     for name in set(COUNTS) & set(rows.columns):
-        if not pd.api.types.is_integer_dtype(rows[name]) or (rows[name] < 0).any():
-            raise BitatlasError(f"counts of a table must be whole numbers of at least 0, not others in {name}: {path}")
+        if not pd.api.types.is_numeric_dtype(rows[name]) or (rows[name] < 0).any():
+            raise BitatlasError(f"counts of a table must be numbers of at least 0, not others in {name}: {path}")
     return Table(tool=first[2:].split(";")[0].strip(), rows=rows, layout=layout)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dse.data import Split
-from dse.network import Filling, Network, Role
+from dse.network import Filling, Network, Place, Role
 from formats.errors import BitatlasError
 
 #: values kept of each operand; scale choices by percentile and by MSE look at these
@@ -69,7 +69,7 @@ def calibrate(network: Network, split: Split, batch: int = 128) -> Mapping[tuple
     """
     batches = -(-len(split) // batch)
     observers: dict[str, _Observer] = {}
-    fillings: dict[tuple[str, Role], Filling] = {}
+    fillings: dict[tuple[str, Place], Filling] = {}
     for layer in network.layers:
         for role, operand in layer.operands.items():
             if operand.source not in observers:

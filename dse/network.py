@@ -21,8 +21,11 @@ from hwmodels.workload import LayerWorkload
 LayerKind = Literal["convolution", "linear", "product"]
 Role = Literal["weight", "activation"]
 ROLES: tuple[Role, Role] = ("weight", "activation")
+#: what stands in a slot: an operand of a layer, or the bias that is added to its sums
+Place = Literal["weight", "activation", "bias"]
 #: where the operands stand among a node's arguments
 POSITIONS: tuple[tuple[int, Role], ...] = ((0, "activation"), (1, "weight"))
+BIAS_POSITION = 2
 
 _CONVOLUTIONS = (*trace.CONVOLUTIONS, *trace.PADDED_CONVOLUTIONS)
 #: operators that make a tensor of their own and never hand out a view of another
@@ -38,7 +41,6 @@ _FRESH = (
     aten.mul.Tensor,
     aten.mean.dim,
 )
-_PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 BATCH = 256
 #: the submodule that holds the slots; a name that no user's module will have
 SLOTS = "_bitatlas_slots"
@@ -51,8 +53,12 @@ class Filling(Protocol):
         """Return the operand as the layer shall see it."""
 
 
+#: what goes into slots, by layer name and place
+Fillings = Mapping[tuple[str, Place], Filling]
+
+
 class Slot(nn.Module):
-    """A place in the graph through which one operand of a layer passes; empty, it passes it on unchanged."""
+    """A place in the graph through which one operand of a layer, or its bias, passes; empty, it passes it on unchanged."""
 
     def __init__(self) -> None:
         """Build an empty slot."""
@@ -86,7 +92,8 @@ class Operand:
 class Layer:
     """One quantizable layer: a convolution, a linear layer, or a product of two activations.
 
-    A product has no stored weight: its second operand stands in the weight's place, the first in the activation's.
+    The weight's first axis holds the output channels. A product has no stored weight: its second operand stands in the weight's
+    place, the first in the activation's; nor has it a bias, which every other layer has.
     """
 
     name: str
@@ -96,8 +103,6 @@ class Layer:
     weight: NDArray[np.float32] | None
     #: the operands that are computed: the activation, and the second factor of a product as the weight
     operands: Mapping[Role, Operand]
-    #: the weight's axis of output channels
-    channel_axis: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,8 +119,8 @@ class Network:
         return next(layer for layer in self.layers if layer.name == name)
 
     @contextmanager
-    def filled(self, fillings: Mapping[tuple[str, Role], Filling]) -> Iterator[None]:
-        """Put the fillings into their slots, by layer name and role, for as long as the context lasts."""
+    def filled(self, fillings: Fillings) -> Iterator[None]:
+        """Put the fillings into their slots, by layer name and place, for as long as the context lasts."""
         index = {layer.name: number for number, layer in enumerate(self.layers)}
         slots = {key: self._slot(index[key[0]], key[1]) for key in fillings}
         try:
@@ -126,8 +131,8 @@ class Network:
             for slot in slots.values():
                 slot.fill(None)
 
-    def _slot(self, index: int, role: Role) -> Slot:
-        slot = self.graph_module.get_submodule(slot_path(index, role))
+    def _slot(self, index: int, place: Place) -> Slot:
+        slot = self.graph_module.get_submodule(slot_path(index, place))
         assert isinstance(slot, Slot)
         return slot
 
@@ -143,9 +148,9 @@ class Network:
         return np.concatenate(map_batches(run, [images[i : i + batch] for i in range(0, len(images), batch)], workers))
 
 
-def slot_path(index: int, role: Role) -> str:
+def slot_path(index: int, place: Place) -> str:
     """Return the name of a slot's module in the graph: by number, since layer names hold dots."""
-    return f"{SLOTS}.{role}_{index}"
+    return f"{SLOTS}.{place}_{index}"
 
 
 def channels_last(tensor: Tensor) -> Tensor:
@@ -166,8 +171,8 @@ def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Networ
     operands = {node: _operands(node, layer_names) for node, _ in found}
     for node, kind in found:
         layers.append(_layer(graph_module, node, kind, layer_names[node], operands[node]))
-        for position, role in POSITIONS:
-            path = slot_path(len(layers) - 1, role)
+        for position, place in _places(kind):
+            path = slot_path(len(layers) - 1, place)
             slots.add_module(path.removeprefix(f"{SLOTS}."), Slot())
             with graph_module.graph.inserting_before(node):
                 call = graph_module.graph.call_module(path, (node.args[position],))
@@ -179,14 +184,16 @@ def build(name: str, module: nn.Module, sample_shape: tuple[int, ...]) -> Networ
     return Network(name=name, layers=tuple(layers), digest=digest, graph_module=graph_module)
 
 
+def _places(kind: LayerKind) -> tuple[tuple[int, Place], ...]:
+    return POSITIONS if kind == "product" else (*POSITIONS, (BIAS_POSITION, "bias"))
+
+
 def _kind(node: fx.Node) -> LayerKind | None:
     if node.target in _CONVOLUTIONS:
         return "convolution"
     if node.target == aten.linear.default:
         return "linear"
-    if node.target in _PRODUCTS:
-        return "linear" if trace.is_parameter(node.args[1]) and len(trace.shape(node.args[1])) == 2 else "product"  # type: ignore[arg-type]
-    return None
+    return "product" if node.target in trace.PRODUCTS else None
 
 
 def _name(node: fx.Node, kind: LayerKind) -> str:
@@ -255,9 +262,7 @@ def _layer(graph_module: fx.GraphModule, node: fx.Node, kind: LayerKind, name: s
     weight = None
     if kind != "product" and trace.is_parameter(operand):
         weight = trace.attribute(graph_module, operand).detach().to(torch.float32).numpy().copy()
-    axis = len(trace.shape(operand)) - 1 if node.target in _PRODUCTS else 0
-    found = workload(node, kind, name, axis)
-    return Layer(name=name, kind=kind, workload=found, weight=weight, operands=operands, channel_axis=axis)
+    return Layer(name=name, kind=kind, workload=workload(node, kind, name), weight=weight, operands=operands)
 
 
 def _weights_channels_last(graph_module: fx.GraphModule) -> None:

@@ -5,13 +5,12 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dse.assignment import Assignment, LayerAssignment
 from dse.calibrate import OperandStatistics
-from dse.network import ROLES, Filling, Layer, Network, Operand, Role, channels_last
+from dse.network import ROLES, Filling, Layer, Network, Operand, Place, Role, channels_last
 from formats import Format, Quantizer, torch_bridge
 from formats.tensor_quantizer import EncodedTensor, TensorQuantizer
 
@@ -94,7 +93,7 @@ class Preparation:
                 self._fillings[key] = self._activation(layer, role, operand, quantizer)
         return self._fillings[key]
 
-    def fillings(self, assignment: Assignment) -> dict[tuple[str, Role], Filling]:
+    def fillings(self, assignment: Assignment) -> dict[tuple[str, Place], Filling]:
         """Return what goes into every slot."""
         return {
             (layer.name, role): self.filling(layer, role, assignment.layers[layer.name].quantizer(role))
@@ -135,8 +134,7 @@ class Preparation:
 
 
 def encode_weight(layer: Layer, quantizer: TensorQuantizer) -> StoredWeight:
-    """Encode a layer's weight with its output channels as the first axis."""
+    """Encode a layer's weight."""
     assert layer.weight is not None
-    encoded = quantizer.encode(np.ascontiguousarray(np.moveaxis(layer.weight, layer.channel_axis, 0)))
-    values = np.moveaxis(encoded.decode(), 0, layer.channel_axis)
-    return StoredWeight(encoded=encoded, values=channels_last(torch.from_numpy(np.ascontiguousarray(values))))
+    encoded = quantizer.encode(layer.weight)
+    return StoredWeight(encoded=encoded, values=channels_last(torch.from_numpy(encoded.decode())))

@@ -24,6 +24,7 @@ aten = torch.ops.aten
 
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 PADDED_CONVOLUTIONS = (aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
+PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 #: where a product's node keeps what the product is for, as the last part of its layer's name
 PRODUCT_NAME = "product_name"
 #: operators that multiply and accumulate, but that no layer here stands for: left alone they would stay float without a word
@@ -83,6 +84,8 @@ def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
     _fold_batch_norm(graph_module)
     _views_of_any_layout(graph_module)
     _spell_out_attention(graph_module)
+    _products_with_weights_as_linear(graph_module)
+    _give_every_layer_a_bias(graph_module)
     _drop_unused_attributes(graph_module)
     graph_module.recompile()
     try:
@@ -216,6 +219,34 @@ def _views_of_any_layout(graph_module: fx.GraphModule) -> None:
     for node in graph_module.graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+
+
+def _products_with_weights_as_linear(graph_module: fx.GraphModule) -> None:
+    """Make of every product with a stored matrix the linear layer that it is, output channels first as everywhere else."""
+    for node in graph_module.graph.nodes:
+        if node.target not in PRODUCTS or not is_parameter(node.args[1]):
+            continue
+        matrix = attribute(graph_module, node.args[1])
+        if matrix.ndim != 2:
+            continue
+        name = f"{node.name}_transposed"
+        graph_module.register_buffer(name, matrix.detach().t().contiguous())
+        with graph_module.graph.inserting_before(node):
+            stored = graph_module.graph.get_attr(name)
+        stored.meta = dict(node.args[1].meta) | {ORIGIN: node.args[1].meta.get(ORIGIN, str(node.args[1].target))}
+        node.target, node.args = aten.linear.default, (node.args[0], stored)
+
+
+def _give_every_layer_a_bias(graph_module: fx.GraphModule) -> None:
+    """Add zeros where a layer has no bias, so that steps that correct one find it."""
+    for node in graph_module.graph.nodes:
+        if node.target not in (*CONVOLUTIONS, *PADDED_CONVOLUTIONS, aten.linear.default) or not is_parameter(node.args[1]):
+            continue
+        given = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+        if given is None:
+            given = _new_bias(graph_module, node.args[1], torch.zeros(attribute(graph_module, node.args[1]).shape[0]))
+        node.args = (*node.args[:2], given, *node.args[3:])
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name != "bias"}
 
 
 def _fold_batch_norm(graph_module: fx.GraphModule) -> None:

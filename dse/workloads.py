@@ -13,11 +13,8 @@ from hwmodels.workload import Convolution, LayerWorkload
 _ARGUMENTS: tuple[tuple[str, Any], ...] = (("bias", None), ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
 
 
-def workload(node: fx.Node, kind: Literal["convolution", "linear", "product"], name: str, channel_axis: int) -> LayerWorkload:
-    """Return what a layer's node computes for a batch of one.
-
-    ``channel_axis`` is the axis of output channels of the second operand.
-    """
+def workload(node: fx.Node, kind: Literal["convolution", "linear", "product"], name: str) -> LayerWorkload:
+    """Return what a layer's node computes for a batch of one."""
     activation, operand = node.args[0], node.args[1]
     assert isinstance(activation, fx.Node)
     assert isinstance(operand, fx.Node)
@@ -32,7 +29,7 @@ def workload(node: fx.Node, kind: Literal["convolution", "linear", "product"], n
         kind=kind,
         macs=outputs * dot_length,
         weights=0 if kind == "product" else math.prod(stored),
-        output_channels=stored[channel_axis],
+        output_channels=stored[-1 if kind == "product" else 0],
         activations_in=math.prod(trace.shape(activation)),
         activations_out=outputs,
         dot_length=dot_length,

@@ -89,7 +89,7 @@ def of_zoo(models: tuple[str, ...], data_names: tuple[str, ...], images: int) ->
 def _weights(net: Network, label: str) -> Iterator[Values]:
     for layer in net.layers:
         if layer.weight is not None:
-            rows = np.moveaxis(layer.weight, layer.channel_axis, 0).reshape(layer.weight.shape[layer.channel_axis], -1)
+            rows = layer.weight.reshape(len(layer.weight), -1)
             yield _checked(WEIGHTS, f"{label} {layer.name}", rows)
 
 

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from dse.network import ROLES, Filling, Network, Role
+from dse.network import ROLES, Filling, Network, Place, Role
 from formats.errors import BitatlasError
 
 DOMAIN = "bitatlas.slots"
@@ -36,7 +36,7 @@ def export(network: Network, sample_shape: tuple[int, ...]) -> onnx.ModelProto:
 
     A ``Slot`` has the attributes ``layer`` and ``role``; its input is the float operand, for stored weights an initializer.
     """
-    markers: dict[tuple[str, Role], Filling] = {
+    markers: dict[tuple[str, Place], Filling] = {
         (layer.name, role): _Marker(layer.name, role) for layer in network.layers for role in ROLES
     }
     try:

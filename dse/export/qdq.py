@@ -124,7 +124,7 @@ def _lower_activation(fmt: Format, scale: float, source: str, output: str, prefi
 def _lower_weight(layer: Layer, encoded: QuantizedTensor, output: str, parts: _Parts) -> None:
     prefix = f"{layer.name}/weight"
     if encoded.quantizer.granularity.name != "group":
-        _store_weight(encoded, layer.channel_axis, output, prefix, parts)
+        _store_weight(encoded, output, prefix, parts)
         return
     # one row for each group, then back to the weight's shape
     rows = _store_rows(encoded, f"{prefix}/rows", prefix, parts)
@@ -135,10 +135,8 @@ def _lower_weight(layer: Layer, encoded: QuantizedTensor, output: str, parts: _P
         steps.append(("Slice", [per_channel]))
     steps.append(("Reshape", shape))
     for number, (operator, value) in enumerate(steps):
-        last = number == len(steps) - 1 and layer.channel_axis == 0
+        last = number == len(steps) - 1
         rows = _reshape_step(operator, value, rows, output if last else f"{prefix}/step_{number}", f"{prefix}/{number}", parts)
-    if layer.channel_axis != 0:
-        parts.add("Transpose", [rows], output, perm=[1, 0])
 
 
 def _reshape_step(operator: str, value: list[int], source: str, output: str, prefix: str, parts: _Parts) -> str:
@@ -152,18 +150,18 @@ def _reshape_step(operator: str, value: list[int], source: str, output: str, pre
     return parts.add("Slice", [source, *names], output)
 
 
-def _store_weight(encoded: QuantizedTensor, channel_axis: int, output: str, prefix: str, parts: _Parts) -> None:
+def _store_weight(encoded: QuantizedTensor, output: str, prefix: str, parts: _Parts) -> None:
     """Store codes in the weight's own shape with one scale, or one for each channel."""
     fmt, scales = encoded.quantizer.format, encoded.scales
-    codes = np.moveaxis(encoded.codes, 0, channel_axis)
+    codes = encoded.codes
     stored = operators.stored_type(fmt)
     per_channel = encoded.quantizer.granularity.name == "channel"
     if stored is None:
-        shape = [-1 if axis == channel_axis and per_channel else 1 for axis in range(codes.ndim)]
+        shape = [-1 if axis == 0 and per_channel else 1 for axis in range(codes.ndim)]
         _look_up(fmt, codes, scales.reshape(shape), output, prefix, parts)
         return
     names = _stored_integers(fmt, codes, scales if per_channel else scales.reshape(()), prefix, parts)
-    parts.add("DequantizeLinear", names, output, axis=channel_axis)
+    parts.add("DequantizeLinear", names, output, axis=0)
 
 
 def _store_rows(encoded: QuantizedTensor, output: str, prefix: str, parts: _Parts) -> str:

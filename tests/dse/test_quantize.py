@@ -25,17 +25,19 @@ class Slow(fx.Interpreter):
 
     def call_module(self, target: object, arguments: tuple[torch.Tensor, ...], options: object) -> torch.Tensor:  # type: ignore[override]
         role, number = str(target).removeprefix("_bitatlas_slots.").split("_")
+        if role == "bias":
+            return arguments[0]
         layer = self.preparation.network.layers[int(number)]
         quantizer = self.assignment.layers[layer.name].quantizer(role)  # type: ignore[arg-type]
         x = arguments[0].detach().numpy()
         if layer.weight is not None and role == "weight":
-            rows = quantizer.granularity.to_rows(np.moveaxis(layer.weight, layer.channel_axis, 0))
+            rows = quantizer.granularity.to_rows(layer.weight)
             scales = quantizer.choice.scales(quantizer.format, rows)[:, np.newaxis]
             fmt = quantizer.format
             codes = fmt.encode(rows, scales)
             flat = (fmt.float32_values[codes] * scales).astype(np.float32)
-            moved = quantizer.granularity.from_rows(flat, np.moveaxis(layer.weight, layer.channel_axis, 0).shape)
-            return torch.from_numpy(np.ascontiguousarray(np.moveaxis(moved, 0, layer.channel_axis)))
+            moved = quantizer.granularity.from_rows(flat, layer.weight.shape)
+            return torch.from_numpy(np.ascontiguousarray(moved))
         sample = self.preparation.statistics[layer.name, role].sample  # type: ignore[index]
         scale = quantizer.scales(sample)[0]
         codes = quantizer.format.encode(np.ascontiguousarray(x) / scale)

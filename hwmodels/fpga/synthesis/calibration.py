@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from formats import registry
 from formats.arithmetic.accumulator import Accumulator
+from formats.errors import InvalidValueError
 from formats.format import Format
 from hwmodels.fpga.rtl.design import Design
 from hwmodels.fpga.rtl.operand import read as read_format
@@ -97,12 +98,28 @@ def calibrate(
     """
     table = tables.read(path) if path.exists() else tables.empty()
     tables.check_tool(table, path)
+    check_sources(table, path)
     for pair in pairs:
         unit_of(pair, fabric_recipes(*map(read_format, pair.formats))[0], MANY_LANES)  # what cannot be built is said at once
     missing = [pair for pair in pairs if not any(is_complete(have, pair) for have in (table, known) if have is not None)]
     groups = [missing[i : i + GROUP] for i in range(0, len(missing), GROUP)]
     with tqdm(total=len(pairs), initial=len(pairs) - len(missing), unit="pair", disable=None if progress else True) as bar:
         return written(path, table, _results(groups, jobs or os.cpu_count() or 1), bar)
+
+
+def check_sources(table: Table, path: Path) -> None:
+    """Refuse to extend counts of units that are no longer generated as they were: of every recipe the narrowest unit is compared.
+
+    Raises ``InvalidValueError`` naming the unit and the file.
+    """
+    narrowest = table.rows.sort_values(["accumulator_bits", "lanes"], kind="stable").drop_duplicates("recipe")
+    for row in narrowest.to_dict("records"):
+        pair = Pair(weight=str(row["weight"]), activation=str(row["activation"]))
+        unit = unit_of(pair, RECIPES[str(row["recipe"])], int(row["lanes"]), int(row["dot_length"]))
+        if key(Source(name=unit.name, verilog=verilog_text(unit)), dsp=bool(row["dsp_allowed"])) != row["key"]:
+            raise InvalidValueError(
+                f"table must be of units as they are generated today, not of others ({unit.name}): {path}; name another file"
+            )
 
 
 def written(

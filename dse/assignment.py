@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.network import ROLES, Role
+from dse.ptq import steps as stepping
 from formats import BitatlasError, InvalidValueError, Quantizer
 from formats.names import unknown_name
 from formats.tensor_quantizer import TensorQuantizer
@@ -16,6 +17,7 @@ from hwmodels.files import write_text
 
 #: an accumulator that can be named in a file; products are summed in float32 by the float operators themselves
 ACCUMULATORS = ("float32",)
+KEYS = ("model", "data", "figures", "steps", "layers")
 DEFAULTS: dict[Role, tuple[str, str]] = {"weight": ("channel", "mse"), "activation": ("tensor", "mse")}
 
 
@@ -26,6 +28,8 @@ class LayerAssignment:
     weight: TensorQuantizer
     activation: TensorQuantizer
     accumulator: str = "float32"
+    #: text forms of the steps that prepare the weight, in order
+    steps: tuple[str, ...] = ()
 
     def quantizer(self, role: Role) -> TensorQuantizer:
         """Return the quantizer of one operand."""
@@ -42,27 +46,34 @@ class Assignment:
     model: str
     data: str
     layers: Mapping[str, LayerAssignment]
+    #: text forms of the steps that the float network goes through first, in order
+    steps: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the layers' quantizers: equal for equal networks."""
-        return hashlib.sha256(json.dumps(_layers_as_text(self)).encode()).hexdigest()
+        """SHA-256 of the steps and the layers' quantizers: equal for equal networks."""
+        return hashlib.sha256(json.dumps([self.steps, _layers_as_text(self)]).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Write the assignment as JSON."""
         content: dict[str, Any] = {"model": self.model, "data": self.data}
         if self.figures:
             content["figures"] = dict(self.figures)
+        if self.steps:
+            content["steps"] = list(self.steps)
         content["layers"] = _layers_as_text(self)
         write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _layers_as_text(assignment: Assignment) -> dict[str, dict[str, str]]:
-    return {
-        name: {"weight": str(layer.weight), "activation": str(layer.activation), "accumulator": layer.accumulator}
-        for name, layer in assignment.layers.items()
-    }
+def _layers_as_text(assignment: Assignment) -> dict[str, dict[str, str | list[str]]]:
+    return {name: _layer_as_text(layer) for name, layer in assignment.layers.items()}
+
+
+def _layer_as_text(layer: LayerAssignment) -> dict[str, str | list[str]]:
+    written: dict[str, str | list[str]] = {role: str(layer.quantizer(role)) for role in ROLES}
+    written["accumulator"] = layer.accumulator
+    return written | {"steps": list(layer.steps)} if layer.steps else written
 
 
 def parse_quantizer(text: str, role: Role) -> TensorQuantizer:
@@ -86,9 +97,9 @@ def read(path: Path, layer_names: Sequence[str], products: Sequence[str] = ()) -
     read, an unknown or missing layer and an invalid quantizer, naming the layer and the file.
     """
     content = read_table(path)
-    unknown = set(content) - {"model", "data", "figures", "layers"}
+    unknown = set(content) - set(KEYS)
     if unknown:
-        raise InvalidValueError(f"keys of an assignment must be model, data, figures, layers, not {sorted(unknown)[0]!r}: {path}")
+        raise InvalidValueError(f"keys of an assignment must be {', '.join(KEYS)}, not {sorted(unknown)[0]!r}: {path}")
     given = content.get("layers")
     if not isinstance(given, dict):
         raise InvalidValueError(f"an assignment must hold a table 'layers', not lack it: {path}")
@@ -100,7 +111,21 @@ def read(path: Path, layer_names: Sequence[str], products: Sequence[str] = ()) -
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InvalidValueError(f"an assignment must name every layer, not lack {missing[0]!r}{more}: {path}")
     layers = {name: _read_layer(name, given[name], name in products, path) for name in layer_names}
-    return Assignment(model=str(content.get("model", "")), data=str(content.get("data", "")), layers=layers)
+    return Assignment(
+        model=str(content.get("model", "")),
+        data=str(content.get("data", "")),
+        layers=layers,
+        steps=_read_steps(content.get("steps", []), f" ({path})", "network"),
+    )
+
+
+def _read_steps(given: Any, where: str, *scopes: stepping.Scope) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise InvalidValueError(f"steps must be a list of texts such as gptq(damping=0.02), not {given!r}{where}")
+    try:
+        return stepping.checked(given, *scopes)
+    except BitatlasError as error:
+        raise type(error)(f"{error}{where}") from None
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -129,9 +154,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_layer(name: str, given: Any, product: bool, path: Path) -> LayerAssignment:
     where = f" (layer {name!r}, {path})"
-    if not isinstance(given, dict) or not set(ROLES) <= set(given) <= {*ROLES, "accumulator"}:
+    if not isinstance(given, dict) or not set(ROLES) <= set(given) <= {*ROLES, "accumulator", "steps"}:
         keys = sorted(given) if isinstance(given, dict) else type(given).__name__
-        raise InvalidValueError(f"a layer must hold weight, activation and, if need be, accumulator, not {keys}{where}")
+        raise InvalidValueError(f"a layer must hold weight, activation and, if need be, accumulator and steps, not {keys}{where}")
     for role in ROLES:
         if not isinstance(given[role], str):
             raise InvalidValueError(f"{role} must be a quantizer in quotes, such as int4:channel:mse, not {given[role]!r}{where}")
@@ -144,4 +169,7 @@ def _read_layer(name: str, given: Any, product: bool, path: Path) -> LayerAssign
     accumulator = str(given.get("accumulator", "float32"))
     if accumulator not in ACCUMULATORS:
         raise InvalidValueError(f"accumulator must be {' or '.join(ACCUMULATORS)}, not {accumulator!r}{where}")
-    return LayerAssignment(weight=weight, activation=activation, accumulator=accumulator)
+    steps = _read_steps(given.get("steps", []), where, "layer", "block")
+    if product and steps:
+        raise InvalidValueError(f"steps of a product must be none, since no weight of it is stored, not {'+'.join(steps)}{where}")
+    return LayerAssignment(weight=weight, activation=activation, accumulator=accumulator, steps=steps)

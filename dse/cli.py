@@ -39,12 +39,42 @@ def _search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--constraint", action="append", metavar="BOUND", help="a bound such as lut<=20000; may be repeated")
     parser.add_argument("--trials", type=int, help="trials in all, those already in DIR counted (default: 200)")
     parser.add_argument("--seed", type=int, help="seed of the sampler (default: 0)")
-    parser.add_argument("--sampler", help="tpe (default) or random")
+    parser.add_argument("--sampler", help="front (default: ours, from sensitivities), tpe, nsga2, gp or random")
+    parser.add_argument(
+        "--sensitivity", metavar="METHOD", help="how front scores options: solo (default), gradient or gradient-diagonal"
+    )
+    parser.add_argument(
+        "--network-steps", metavar="A,B,…", help="rows of steps on the float network to choose from, such as none,equalize+smooth"
+    )
+    parser.add_argument(
+        "--layer-steps", metavar="A,B,…", help="rows of steps on a layer's weight to choose from, such as none,gptq+correct_bias"
+    )
+    parser.add_argument(
+        "--tie",
+        action="append",
+        metavar="REGEX",
+        help="layers whose names match, with equal groups, share formats; may be repeated",
+    )
+    parser.add_argument("--ties", metavar="auto|none", help="whether layers that read one tensor share formats (default: auto)")
+    parser.add_argument(
+        "--rungs", metavar="N,M,…", help="samples on which poor assignments are dropped early, or none (default: 16,64 with front)"
+    )
+    parser.add_argument(
+        "--storage", metavar="URL", help="database of the trials for many workers, such as postgresql://… (default: a file in DIR)"
+    )
+    parser.add_argument("--study", metavar="NAME", help="name of the search in that database (default: search)")
     parser.add_argument(
         "--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)"
     )
     _device(parser)
     parser.add_argument("--choose", metavar="BOUND", help="take the cheapest point with, say, accuracy>=0.97 (default: the knee)")
+
+
+def _worker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", required=True, metavar="URL", help="database of the search: postgresql://… or sqlite:///DIR/ledger.sqlite"
+    )
+    parser.add_argument("--study", default="search", metavar="NAME", help="name of the search there (default: %(default)s)")
 
 
 def _assignment(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +84,12 @@ def _assignment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--activations", metavar="QUANTIZER", help="without a file: this for every activation, unsigned where it can be"
+    )
+    parser.add_argument(
+        "--network-steps", metavar="A+B", help="without a file: steps that the float network goes through first, such as equalize"
+    )
+    parser.add_argument(
+        "--layer-steps", metavar="A+B", help="without a file: steps that prepare every weight, such as gptq+correct_bias"
     )
     _subject(parser)
     parser.add_argument("--cycles", type=int, default=1024, help="clock cycles for a sample, for lut (default: %(default)s)")
@@ -112,6 +148,14 @@ def _rtl(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
 
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    _assignment(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the table as CSV, and a figure")
+    parser.add_argument(
+        "--samples", type=int, default=256, metavar="N", help="validation samples to look at (default: %(default)s)"
+    )
+
+
 def _export(parser: argparse.ArgumentParser) -> None:
     _assignment(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
@@ -125,6 +169,8 @@ def _formats(parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "search": ("search", "search formats for every layer; leaves a Pareto front and the chosen model", _search),
     "evaluate": ("evaluate", "print accuracy, KL and costs of an assignment, for each layer and in total", _evaluate),
+    "worker": ("worker", "join a search that goes on elsewhere, from any process or machine", _worker),
+    "inspect": ("inspect", "print the quantization error of every layer: signal-to-noise ratios, zeros, clipped values", _inspect),
     "cost": ("cost", "print what an assignment takes on an FPGA, for each layer and in total", _cost),
     "calibrate": ("calibrate", "measure what cost models are made of; goes on where it was cut off", _calibrate),
     "rtl": ("rtl", "write a multiply-accumulate unit as Verilog with a test bench, proved equal to the emulator", _rtl),

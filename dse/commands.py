@@ -24,6 +24,20 @@ def search(options: argparse.Namespace) -> None:
     run_search(merge(options.config, flags))
 
 
+def worker(options: argparse.Namespace) -> None:
+    """Run ``dse worker``."""
+    from dse.searching import work
+
+    work(options.storage, options.study)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Run ``dse inspect``."""
+    from dse import inspection_report
+
+    inspection_report.run(options)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Run ``dse evaluate``."""
     experiment, assignment = open_assignment(options)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from dse.assignment import Assignment
 from dse.experiment import Experiment
 from dse.objectives import header
-from dse.quantize import StoredWeight
 from formats.errors import InvalidValueError
 from formats.quantizer import QuantizedTensor
 from hwmodels import cost
@@ -55,14 +54,16 @@ def unrolled(experiment: Experiment, assignment: Assignment, target: Target) -> 
     if target.fps is not None or target.budget != 1:
         raise InvalidValueError("--fps and --budget must be left out with --style unrolled, which has nothing to fold")
 
+    preparation = experiment.preparation.after(assignment.steps)
+
     def codes(plan: LayerPlan) -> NDArray[Any]:
-        layer = experiment.preparation.network.layer(plan.workload.name)
-        if layer.weight is None:
+        name = plan.workload.name
+        if preparation.network.layer(name).weight is None:
             raise InvalidValueError("a layer must have stored weights to be unrolled, not two activations")
-        filled = experiment.preparation.filling(layer, "weight", plan.weight)
-        if not (isinstance(filled, StoredWeight) and isinstance(filled.encoded, QuantizedTensor)):
+        encoded = preparation.stored_weights({name: assignment.layers[name]})[name].encoded
+        if not isinstance(encoded, QuantizedTensor):
             raise InvalidValueError(f"weights must be of a single format and scale by tensor or channel, not of {plan.weight}")
-        return filled.encoded.codes
+        return encoded.codes
 
     model = unrolled_model(codes, prices.DEFAULT.requantizer, clock_mhz=target.clock_hz / 1e6)
     found = cost.evaluate([model], experiment.plans(assignment))

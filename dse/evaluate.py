@@ -31,8 +31,9 @@ def figures(logits: NDArray[np.float32], float_logits: NDArray[np.float32], labe
 
 def quantized_logits(preparation: Preparation, assignment: Assignment, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run the network on (N, …) samples under an assignment."""
-    with preparation.network.filled(preparation.fillings(assignment)):
-        return preparation.network.logits(images)
+    prepared = preparation.after(assignment.steps)
+    with prepared.network.filled(prepared.fillings(assignment)):
+        return prepared.network.logits(images)
 
 
 def measure(preparation: Preparation, assignment: Assignment, split: Split, float_logits: NDArray[np.float32]) -> Figures:

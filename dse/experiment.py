@@ -1,9 +1,9 @@
 """A subject made ready: traced, calibrated, its float predictions known, its measurements cached."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,14 @@ from dse.calibrate import calibrate
 from dse.data import Split
 from dse.evaluate import Figures, figures, measure
 from dse.models.loading import Subject
-from dse.network import build
+from dse.network import Layer, build
+from dse.ptq import steps as stepping
+from dse.ptq.low_rank import LowRankCompensation
 from dse.quantize import Preparation
+from formats.quantizer import Quantizer
 from formats.tensor_quantizer import TensorQuantizer
 from hwmodels import cost
-from hwmodels.cost import Cost, CostModel, LayerPlan
+from hwmodels.cost import Cost, CostModel, Factors, LayerPlan
 from hwmodels.finn_formula import CYCLES, finn_formula
 from hwmodels.fpga import prices
 from hwmodels.fpga.dataflow_model import dataflow
@@ -61,12 +64,15 @@ class Experiment:
         logits = self.float_logits(split)
         return figures(logits, logits, self.split(split).labels)
 
-    def measure(self, assignment: Assignment, split: str = "validation") -> Figures:
-        """Return accuracy and KL of an assignment, from the cache where it is there."""
-        wanted = results.key(*self.identity.values(), split, assignment.digest, _definitions(assignment))
+    def measure(self, assignment: Assignment, split: str = "validation", samples: int | None = None) -> Figures:
+        """Return accuracy and KL of an assignment on a split or its first samples, from the cache where it is there."""
+        part = split if samples is None else f"{split}[:{samples}]"
+        wanted = results.key(*self.identity.values(), part, assignment.digest, _definitions(assignment))
         found = self.store.get(wanted)
         if found is None or set(found) != {"accuracy", "kl"}:
-            measured = measure(self.preparation, assignment, self.split(split), self.float_logits(split))
+            whole = self.split(split)
+            first = Split(images=whole.images[:samples], labels=whole.labels[:samples])
+            measured = measure(self.preparation, assignment, first, self.float_logits(split)[:samples])
             found = {"accuracy": measured.accuracy, "kl": measured.kl}
             self.store.put(wanted, found)
         return Figures(accuracy=found["accuracy"], kl=found["kl"])
@@ -88,6 +94,7 @@ class Experiment:
                 weight=assignment.layers[layer.name].weight,
                 activation=assignment.layers[layer.name].activation,
                 outputs=tuple(outputs.get(layer.name, {}).values()),
+                factors=_factors(layer, assignment.layers[layer.name].steps),
             )
             for layer in self.preparation.network.layers
         ]
@@ -101,6 +108,16 @@ class Experiment:
                     quantizer = assignment.layers[layer.name].quantizer(role)
                     found.setdefault(operand.producer, {})[operand.source, str(quantizer)] = quantizer
         return found
+
+
+def _factors(layer: Layer, steps: Sequence[str]) -> Factors | None:
+    """Return what steps store beside a layer's codes."""
+    for step in map(stepping.parse, steps):
+        if isinstance(step, LowRankCompensation):
+            assert layer.weight is not None
+            rank = min(step.rank, len(layer.weight), layer.weight[0].size)
+            return Factors(rank=rank, quantizer=Quantizer.parse(step.factors, granularity="channel"))
+    return None
 
 
 def _definitions(assignment: Assignment) -> str:
@@ -121,7 +138,7 @@ def prepare(
     statistics = calibrate(network, subject.dataset.calibration)
     return Experiment(
         subject=subject,
-        preparation=Preparation(network=network, statistics=cast(dict, statistics)),  # type: ignore[type-arg]
+        preparation=Preparation(network=network, statistics=statistics, calibration=subject.dataset.calibration),
         cost_models=cost_models(cycles, target),
         store=store or results.ResultStore(),
     )

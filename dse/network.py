@@ -118,6 +118,21 @@ class Network:
         """Return the layer called ``name``."""
         return next(layer for layer in self.layers if layer.name == name)
 
+    def node(self, layer: str) -> fx.Node:
+        """Return the operator of the layer called ``layer``; its operands and its bias stand behind slots."""
+        index = [known.name for known in self.layers].index(layer)
+        slot: fx.Node = next(node for node in self.graph_module.graph.nodes if node.target == slot_path(index, "weight"))
+        return next(iter(slot.users))
+
+    def bias(self, layer: str) -> NDArray[np.float32]:
+        """Return the float bias of a layer with a stored weight, float32 of shape (output channels,)."""
+        slot = self.node(layer).args[BIAS_POSITION]
+        assert isinstance(slot, fx.Node)
+        source = slot.args[0]
+        if not isinstance(source, fx.Node) or not trace.is_parameter(source):
+            raise BitatlasError(f"bias must be stored, not computed by the network (layer {layer!r})")
+        return trace.attribute(self.graph_module, source).detach().numpy().astype(np.float32)
+
     @contextmanager
     def filled(self, fillings: Fillings) -> Iterator[None]:
         """Put the fillings into their slots, by layer name and place, for as long as the context lasts."""

@@ -9,14 +9,17 @@ from dse import targets
 from dse.assignment import Assignment, parse_quantizer
 from dse.experiment import Experiment, prepare
 from dse.models import loading
+from dse.ptq import steps as stepping
 from formats.errors import InvalidValueError
 
 
 def open_assignment(options: argparse.Namespace) -> tuple[Experiment, Assignment]:
     """Load the subject that the options or the assignment file name, and the assignment."""
     model, data_name = options.model, options.data
-    if options.assignment and (options.weights or options.activations):
-        raise InvalidValueError("--assignment must be given alone, not with --weights or --activations")
+    without_file = ("weights", "activations", "network_steps", "layer_steps")
+    given = [f"--{name.replace('_', '-')}" for name in without_file if getattr(options, name)]
+    if options.assignment and given:
+        raise InvalidValueError(f"--assignment must be given alone, not with {given[0]}")
     if options.assignment:
         named = assignments.read_table(options.assignment)
         for key in ("model", "data"):
@@ -39,4 +42,6 @@ def open_assignment(options: argparse.Namespace) -> tuple[Experiment, Assignment
     if not options.weights or not options.activations:
         raise InvalidValueError("--assignment FILE must be given, or both --weights and --activations")
     weight, activation = parse_quantizer(options.weights, "weight"), parse_quantizer(options.activations, "activation")
-    return experiment, experiment.preparation.uniform(model, experiment.subject.dataset.name, weight, activation)
+    prepared = experiment.preparation.after(stepping.parse_row(options.network_steps or stepping.NONE, "network"))
+    layer_steps = stepping.parse_row(options.layer_steps or stepping.NONE, "layer", "block")
+    return experiment, prepared.uniform(model, experiment.subject.dataset.name, weight, activation, layer_steps)

@@ -37,7 +37,7 @@ def write_front(
     # the upper half is where choices are made: points that no one would take do not squeeze the rest
     low, high = _accuracy_range(found, float_accuracy)
     grid[0][0].set_ylim(low, high)
-    hidden = sum(trial.figures["accuracy"] < low for trial in found.trials)
+    hidden = sum(trial.figures["accuracy"] < low for trial in found.trials if not trial.dropped)
     if hidden:
         grid[0][0].set_title(
             f"{hidden} trials lie below; the front is by {', '.join(o.name for o in found.objectives)}", fontsize=9
@@ -55,8 +55,9 @@ def _draw_points(axes: "Axes", found: Outcome, chosen: Evaluated | None, cost: O
         axes.scatter(x, y, **style)  # type: ignore[arg-type]
 
     front_trials = sorted(found.front_trials, key=lambda trial: trial.figures[cost.name])
-    scatter(found.trials, s=14, color=FAINT, label="all trials", zorder=1)
-    uniform = [trial for trial in found.trials if trial.uniform]
+    measured_in_full = [trial for trial in found.trials if not trial.dropped]
+    scatter(measured_in_full, s=14, color=FAINT, label="all trials", zorder=1)
+    uniform = [trial for trial in measured_in_full if trial.uniform]
     scatter(uniform, s=34, facecolors="none", edgecolors=UNIFORM, linewidths=1.3, marker="s", label="uniform", zorder=3)
     if set(found.objectives) == {cost, measured}:  # then the front is a line in this very plane
         x = [trial.figures[cost.name] for trial in front_trials]
@@ -83,7 +84,7 @@ def _dress(axes: "Axes", cost: Objective, measured: Objective, *, bottom: bool, 
 
 
 def _accuracy_range(found: Outcome, float_accuracy: float) -> tuple[float, float]:
-    accuracies = sorted(trial.figures["accuracy"] for trial in found.trials)
+    accuracies = sorted(trial.figures["accuracy"] for trial in found.trials if not trial.dropped)
     low = max(accuracies[len(accuracies) // 4] - 0.02, 0.0)
     high = min(1.0, max(float_accuracy, accuracies[-1])) + 0.01
     return min(low, high - 0.05), high

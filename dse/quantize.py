@@ -4,14 +4,21 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from dse.assignment import Assignment, LayerAssignment
-from dse.calibrate import OperandStatistics
+from dse.calibrate import OperandStatistics, calibrate
+from dse.data import Split
 from dse.network import ROLES, Filling, Layer, Network, Operand, Place, Role, channels_last
+from dse.ptq import steps as stepping
+from dse.ptq.step import NetworkStep, PreparedWeight
+from dse.ptq.weights import SAMPLES, Recipe, WeightPreparer
 from formats import Format, Quantizer, torch_bridge
+from formats.errors import InvalidValueError
 from formats.tensor_quantizer import EncodedTensor, TensorQuantizer
 
 
@@ -41,12 +48,28 @@ def _dense(x: Tensor) -> bool:
 class StoredWeight:
     """A weight that was quantized beforehand; takes the float weight's place."""
 
-    encoded: EncodedTensor
+    prepared: PreparedWeight
     values: Tensor
+
+    @property
+    def encoded(self) -> EncodedTensor:
+        """Codes and scales."""
+        return self.prepared.encoded
 
     def __call__(self, operand: Tensor) -> Tensor:
         """Return the quantized weight."""
         return self.values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BiasShift:
+    """Corrects a bias by what was found when its layer's weight was prepared."""
+
+    shift: Tensor
+
+    def __call__(self, operand: Tensor) -> Tensor:
+        """Return the corrected bias."""
+        return operand + self.shift
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,45 +102,91 @@ class Preparation:
 
     network: Network
     statistics: Mapping[tuple[str, Role], OperandStatistics]
+    #: the samples that ranges come from and that steps look at
+    calibration: Split
+    #: what was done to the float network already
+    steps: tuple[str, ...] = ()
+    _after: dict[tuple[str, ...], "Preparation"] = field(default_factory=dict)
     _fillings: dict[tuple[str, Role, str], Filling] = field(default_factory=dict)
+    _weights: dict[str, StoredWeight] = field(default_factory=dict)
     _scratch: dict[Role, Scratch] = field(default_factory=lambda: {role: Scratch() for role in ROLES})
 
-    def filling(self, layer: Layer, role: Role, quantizer: TensorQuantizer) -> Filling:
-        """Return what goes into a slot, made at the first call and kept."""
-        operand = layer.operands.get(role)
-        key = (layer.name if operand is None else operand.source, role, str(quantizer))
-        if key not in self._fillings:
-            if operand is None:
-                self._fillings[key] = encode_weight(layer, quantizer)
-            else:
-                self._fillings[key] = self._activation(layer, role, operand, quantizer)
-        return self._fillings[key]
+    @cached_property
+    def preparer(self) -> WeightPreparer:
+        """What prepares this network's weights."""
+        return WeightPreparer(network=self.network, images=self.calibration.images, digest=self.calibration.digest)
+
+    def after(self, steps: tuple[str, ...]) -> "Preparation":
+        """Return the network after network-wide steps, calibrated anew; made at the first call and kept."""
+        if steps == self.steps:
+            return self
+        if self.steps:
+            raise InvalidValueError(f"steps must be run on the network as it was, not after {stepping.row(self.steps)}")
+        if steps not in self._after:
+            network = self.network
+            for text in steps:
+                step = cast(NetworkStep, stepping.parse(text, "network"))
+                network = step.apply(network, self.calibration.images[:SAMPLES])
+            statistics = calibrate(network, self.calibration)
+            self._after[steps] = Preparation(network=network, statistics=statistics, calibration=self.calibration, steps=steps)
+        return self._after[steps]
 
     def fillings(self, assignment: Assignment) -> dict[tuple[str, Place], Filling]:
-        """Return what goes into every slot."""
-        return {
-            (layer.name, role): self.filling(layer, role, assignment.layers[layer.name].quantizer(role))
-            for layer in self.network.layers
-            for role in ROLES
-        }
+        """Return what goes into every slot of this network, which must have been through the assignment's steps."""
+        if assignment.steps != self.steps:
+            there, wanted = stepping.row(self.steps), stepping.row(assignment.steps)
+            raise InvalidValueError(f"network must be prepared by the assignment's steps, {wanted}, not by {there}")
+        return self.layer_fillings(assignment.layers)
 
-    def _activation(self, layer: Layer, role: Role, operand: Operand, quantizer: TensorQuantizer) -> ActivationQuantizer:
+    def layer_fillings(self, chosen: Mapping[str, LayerAssignment]) -> dict[tuple[str, Place], Filling]:
+        """Return what goes into the slots of some layers, by layer name."""
+        found: dict[tuple[str, Place], Filling] = {}
+        layers = [self.network.layer(name) for name in chosen]
+        for layer in layers:
+            for role, operand in layer.operands.items():
+                found[layer.name, role] = self._activation(layer, role, operand, chosen[layer.name].quantizer(role))
+        for name, stored in self.stored_weights(
+            {layer.name: chosen[layer.name] for layer in layers if layer.weight is not None}
+        ).items():
+            found[name, "weight"] = stored
+            if stored.prepared.bias_shift is not None:
+                found[name, "bias"] = BiasShift(shift=torch.from_numpy(stored.prepared.bias_shift))
+        return found
+
+    def stored_weights(self, chosen: Mapping[str, LayerAssignment]) -> dict[str, StoredWeight]:
+        """Return the prepared weights of some layers that have a stored one, by layer name."""
+        made = self.preparer.prepare({name: Recipe(quantizer=given.weight, steps=given.steps) for name, given in chosen.items()})
+        for history, weight in made.values():
+            if history not in self._weights:
+                self._weights[history] = StoredWeight(prepared=weight, values=channels_last(torch.from_numpy(weight.values())))
+        return {name: self._weights[history] for name, (history, _) in made.items()}
+
+    def _activation(self, layer: Layer, role: Role, operand: Operand, quantizer: TensorQuantizer) -> Filling:
+        key = (operand.source, role, str(quantizer))
+        if key not in self._fillings:
+            self._fillings[key] = self._activation_quantizer(layer, role, operand, quantizer)
+        return self._fillings[key]
+
+    def _activation_quantizer(self, layer: Layer, role: Role, operand: Operand, quantizer: TensorQuantizer) -> ActivationQuantizer:
         fmt, scale = quantizer.fit(self.statistics[layer.name, role].sample)
         # what a later layer will read again must not lie in memory that the layers between write to
         scratch = self._scratch[role] if operand.readers == 1 else Scratch()
         return ActivationQuantizer(format=fmt, scale=scale, operand=operand, scratch=scratch)
 
-    def resolve(self, layer: Layer, weight: TensorQuantizer, activation: TensorQuantizer) -> LayerAssignment:
-        """Fit quantizers named for the whole network to one layer.
+    def resolve(
+        self, layer: Layer, weight: TensorQuantizer, activation: TensorQuantizer, steps: tuple[str, ...] = ()
+    ) -> LayerAssignment:
+        """Fit quantizers and steps named for the whole network to one layer.
 
         Operands that are never negative on the calibration split get the format's unsigned counterpart. The second operand of
         a product is computed, as an activation is: it gets one scale, and the activation's quantizer where the weight's cannot be
-        fixed beforehand to one scale.
+        fixed beforehand to one scale. Nor is there a weight in it for steps to prepare.
         """
         if layer.weight is None:
             one_scale = weight.per_tensor()
             weight = self._fitted(layer, "weight", one_scale if one_scale.static else activation)
-        return LayerAssignment(weight=weight, activation=self._fitted(layer, "activation", activation))
+        fitted = self._fitted(layer, "activation", activation)
+        return LayerAssignment(weight=weight, activation=fitted, steps=steps if layer.weight is not None else ())
 
     def _fitted(self, layer: Layer, role: Role, quantizer: TensorQuantizer) -> TensorQuantizer:
         if not isinstance(quantizer, Quantizer) or quantizer.choice.format_name is not None:
@@ -127,14 +196,9 @@ class Preparation:
             return quantizer
         return replace(quantizer, format_name=counterpart)
 
-    def uniform(self, model: str, data: str, weight: TensorQuantizer, activation: TensorQuantizer) -> Assignment:
-        """Return the assignment with the same two quantizers everywhere, fitted to each layer."""
-        layers = {layer.name: self.resolve(layer, weight, activation) for layer in self.network.layers}
-        return Assignment(model=model, data=data, layers=layers)
-
-
-def encode_weight(layer: Layer, quantizer: TensorQuantizer) -> StoredWeight:
-    """Encode a layer's weight."""
-    assert layer.weight is not None
-    encoded = quantizer.encode(layer.weight)
-    return StoredWeight(encoded=encoded, values=channels_last(torch.from_numpy(encoded.decode())))
+    def uniform(
+        self, model: str, data: str, weight: TensorQuantizer, activation: TensorQuantizer, steps: tuple[str, ...] = ()
+    ) -> Assignment:
+        """Return the assignment with the same two quantizers and layer steps everywhere, fitted to each layer of this network."""
+        layers = {layer.name: self.resolve(layer, weight, activation, steps) for layer in self.network.layers}
+        return Assignment(model=model, data=data, layers=layers, steps=self.steps)

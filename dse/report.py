@@ -65,7 +65,7 @@ def _nothing_feasible(found: Outcome) -> str:
     def total(trial: Evaluated) -> float:
         return sum(max(0.0, bound.violation(trial.figures)) / (abs(bound.limit) or 1.0) for bound in found.bounds)
 
-    nearest = min(found.trials, key=total)
+    nearest = min((trial for trial in found.trials if not trial.dropped), key=total)
     missed = [
         f"{bound} by {bound.violation(nearest.figures):g} {bound.objective.unit}"
         for bound in found.bounds
@@ -85,6 +85,7 @@ def table(trials: Sequence[Evaluated], found: Outcome, headers: Mapping[str, str
         row: dict[str, object] = {"trial": trial.number, "origin": trial.origin}
         row["feasible"] = trial.feasible(found.bounds)
         row["front"] = trial.number in on_front
+        row["dropped"] = trial.dropped
         row |= {headers[name]: value for name, value in trial.figures.items()}
         row |= trial.remarks
         for name, layer in trial.assignment.layers.items():

@@ -1,129 +1,35 @@
-"""The search: uniform assignments first, then a sampler's proposals, every one measured and written to the ledger."""
+"""The search: any worker asks the ledger for the next trial, measures it and writes it down, until there are enough of them."""
 
+import contextlib
 import hashlib
-import itertools
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeVar
 
 import optuna
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from dse.assignment import Assignment, parse_quantizer
-from dse.experiment import Experiment
-from dse.ledger import Ledger
-from dse.network import ROLES, Role
-from dse.objectives import MEASURED_RANGES, Bound, Objective
-from dse.quantize import Preparation
+from dse import choices
+from dse.assignment import Assignment
+from dse.ledger import SURPLUS, Ledger, database_message, is_database_error
+from dse.objectives import Bound
+from dse.problem import Problem
+from dse.proposals import sampler as proposing
+from dse.proposals import samplers
+from dse.proposals.variants import Variants
+from dse.rungs import Rungs
 from formats.errors import BitatlasError
-from hwmodels import cost
 
-#: how many uniform assignments a search begins with at most
+Result = TypeVar("Result")
+
+#: user attributes of a trial
+FIGURES, REMARKS, ORIGIN, DROPPED = "figures", "remarks", "origin", "dropped"
+#: uniform assignments that a search by a sampler of Optuna's begins with at most
 MOST_UNIFORM = 64
-FIGURES = "figures"
-REMARKS = "remarks"
-ORIGIN = "origin"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Space:
-    """Formats to choose from for every layer, as the user named them."""
-
-    weights: tuple[str, ...]
-    activations: tuple[str, ...]
-
-    def choices(self, role: Role) -> tuple[str, ...]:
-        """Return the names to choose from for one operand."""
-        return self.weights if role == "weight" else self.activations
-
-    def distributions(self, preparation: Preparation) -> dict[str, CategoricalDistribution]:
-        """Return one categorical parameter for each operand of each layer."""
-        return {
-            f"{layer.name}/{role}": CategoricalDistribution(self.choices(role))
-            for layer in preparation.network.layers
-            for role in ROLES
-        }
-
-    def uniform(self) -> list[tuple[str, str]]:
-        """Return all pairs of a weight and an activation format, those with one format for both first."""
-        pairs = list(itertools.product(self.weights, self.activations))
-        return [pair for pair in pairs if pair[0] == pair[1]] + [pair for pair in pairs if pair[0] != pair[1]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """What is searched: an experiment, its space, its objectives and its bounds."""
-
-    experiment: Experiment
-    space: Space
-    objectives: tuple[Objective, ...]
-    bounds: tuple[Bound, ...]
-
-    def assignment(self, params: Mapping[str, str]) -> Assignment:
-        """Return the assignment that a trial's parameters stand for, signedness fitted to each layer."""
-        preparation = self.experiment.preparation
-        layers = {}
-        for layer in preparation.network.layers:
-            weight, activation = (parse_quantizer(params[f"{layer.name}/{role}"], role) for role in ROLES)
-            layers[layer.name] = preparation.resolve(layer, weight, activation)
-        return Assignment(model=self.experiment.subject.model, data=self.experiment.subject.dataset.name, layers=layers)
-
-    def figures(self, assignment: Assignment) -> dict[str, float]:
-        """Return accuracy, KL and every total cost of an assignment."""
-        return self.evaluate(assignment)[0]
-
-    def evaluate(self, assignment: Assignment) -> tuple[dict[str, float], dict[str, str]]:
-        """Return the figures of an assignment and what the cost models remark on it."""
-        measured, costs = self.experiment.measure(assignment), self.experiment.cost(assignment)
-        return {"accuracy": measured.accuracy, "kl": measured.kl, **costs.total}, dict(costs.remarks)
-
-    def check_reachable(self) -> None:
-        """Raise where a bound on a cost cannot be kept by any assignment of the space, saying by how much.
-
-        Costs that are settled for the network as a whole have no such bound beforehand: they are asked for once, so that what no
-        assignment could change, such as a rate beyond any folding, is said before the search.
-        """
-        if not all(model.separable for model in self.experiment.cost_models):
-            weight, activation = self.space.uniform()[0]
-            first = self.experiment.preparation.uniform(
-                "", "", parse_quantizer(weight, "weight"), parse_quantizer(activation, "activation")
-            )
-            self.experiment.cost(first)
-        for bound in self.bounds:
-            if bound.objective.is_cost and not bound.objective.by_layer:
-                continue
-            if not bound.objective.is_cost:
-                best = MEASURED_RANGES[bound.objective.name][bound.comparison == ">="]
-                if bound.violation({bound.objective.name: best}) > 0:
-                    raise BitatlasError(f"constraint {bound} must be within reach, not beyond the best there is, {best:g}")
-            else:
-                best, names = self._extreme(bound)
-                missed = bound.violation({bound.objective.name: best})
-                if missed > 0:
-                    unit = bound.objective.unit
-                    raise BitatlasError(
-                        f"constraint {bound} must be within reach of the formats given, not missed by {missed:g} {unit}: "
-                        f"the nearest is {best:g} {unit} (with {names})"
-                    )
-
-    def _extreme(self, bound: Bound) -> tuple[float, str]:
-        """Return the cost nearest to the bound's good side; such costs are sums over layers, so each layer is taken by itself."""
-        name, preparation = bound.objective.name, self.experiment.preparation
-        models = [model for model in self.experiment.cost_models if model.separable]
-        pairs = self.space.uniform()
-        uniform = []
-        for weight, activation in pairs:
-            made = preparation.uniform("", "", parse_quantizer(weight, "weight"), parse_quantizer(activation, "activation"))
-            uniform.append(cost.evaluate(models, self.experiment.plans(made)).layers)
-        pick: Callable[..., float] = min if bound.comparison == "<=" else max
-        best = {layer.name: pick(costs[layer.name][name] for costs in uniform) for layer in preparation.network.layers}
-        used = {
-            f"{pair[0]}/{pair[1]}"
-            for layer, value in best.items()
-            for pair in [next(p for p, costs in zip(pairs, uniform, strict=True) if costs[layer][name] == value)]
-        }
-        return sum(best.values()), ", ".join(sorted(used))
+#: seconds between two looks at what other workers do, and until a database that does not answer is given up
+POLL, PATIENCE = 0.5, 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +37,14 @@ class Evaluated:
     """A finished trial as the rest of the program sees it."""
 
     number: int
+    #: its number in the ledger, where lost trials have numbers too
+    ledger_number: int
     origin: str
     assignment: Assignment
     figures: Mapping[str, float]
     remarks: Mapping[str, str] = field(default_factory=dict)
+    #: why it was not measured in full; its divergence is then of few samples, and it has no accuracy
+    dropped: str = ""
 
     @property
     def uniform(self) -> bool:
@@ -142,57 +52,144 @@ class Evaluated:
         return self.origin.startswith("uniform")
 
     def feasible(self, bounds: Sequence[Bound]) -> bool:
-        """Whether the figures keep every bound."""
-        return all(bound.violation(self.figures) <= 0 for bound in bounds)
+        """Whether the trial was measured in full and its figures keep every bound."""
+        return not self.dropped and all(bound.violation(self.figures) <= 0 for bound in bounds)
 
 
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """Return an Optuna sampler by our name for it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(multivariate=True, n_startup_trials=20, seed=seed)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Worker:
+    """What a worker of a search needs: the problem, the ledger, and how many trials there are to be."""
+
+    problem: Problem
+    ledger: Ledger
+    trials: int
+    sampler: str
+    seed: int
+    rungs: Rungs
+
+    def work(self, report: Callable[[list[FrozenTrial]], None] = lambda finished: None) -> str:
+        """Work until the ledger has enough finished trials; ``report`` is told of all of them after each, whoever made it.
+
+        Lost workers' trials are taken over. A database that does not answer is waited for. Returns why it ended before there
+        were enough, which is where the sampler ``front`` has nothing left to gain; empty where there are enough.
+        """
+        seen = -1
+        while True:
+            finished, open_trials = self._look()
+            if len(finished) != seen:
+                seen = len(finished)
+                report(finished)
+            if len(finished) >= self.trials:
+                return ""
+            note = next((trial.user_attrs[proposing.NOTE] for trial in finished if proposing.NOTE in trial.user_attrs), "")
+            if note:
+                return f"{note}; stopped after {len(finished)} of {self.trials} trials"
+            if len(finished) + open_trials >= self.trials:
+                time.sleep(POLL)  # others work on what is left; should one of them be lost, this one takes over
+                continue
+            self.study.sampler = self._sampler(len(finished))
+            waiting_for_database(self._one_trial)
+
+    @property
+    def study(self) -> optuna.Study:
+        """The ledger's study."""
+        return self.ledger.study
+
+    def _look(self) -> tuple[list[FrozenTrial], int]:
+        def look() -> tuple[list[FrozenTrial], int]:
+            self.ledger.take_over()
+            trials = self.ledger.trials()
+            finished = [trial for trial in trials if trial.state.is_finished()]
+            return finished, sum(trial.state == TrialState.RUNNING for trial in trials)
+
+        return waiting_for_database(look)
+
+    def _one_trial(self) -> None:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it counted as lost, and another has taken it over
+            self.study.optimize(self.objective, n_trials=1)
+
+    def _sampler(self, finished: int) -> optuna.samplers.BaseSampler:
+        return self._front_sampler if self.sampler == "front" else samplers.make(self.sampler, trial_seed(self.seed, finished))
+
+    @cached_property
+    def _front_sampler(self) -> proposing.FrontSampler:
+        return proposing.FrontSampler(cost=self.true_cost)
+
+    @cached_property
+    def _variants(self) -> Variants:
+        return proposing.Stored(self.study).variants
+
+    def true_cost(self, chosen: tuple[int, ...]) -> dict[str, float]:
+        """Return the costs of a selection as they are, for proposals."""
+        assignment = self.problem.assignment(self._variants.params(chosen))
+        total = self.problem.experiment.cost(assignment).total
+        return {o.name: choices.minimised(o, total[o.name]) for o in choices.cost_objectives(self.problem)}
+
+    def objective(self, trial: optuna.Trial) -> list[float]:
+        """Measure a trial; raises ``TrialPruned`` where it was dropped early or is one too many."""
+        self.ledger.sign(trial)
+        params = {name: str(trial.suggest_categorical(name, d.choices)) for name, d in self.problem.space.distributions().items()}
+        if sum(other.number < trial.number for other in self.ledger.trials()) >= self.trials:
+            trial.set_user_attr(SURPLUS, True)
+            raise optuna.TrialPruned("surplus")
+        # the trial's own copy was made before the sampler wrote to the storage where its proposal comes from
+        written = self.study._storage.get_trial(trial._trial_id).user_attrs
+        trial.set_user_attr(ORIGIN, written.get(ORIGIN, self.sampler))
+        try:
+            return self._measured(trial, self.problem.assignment(params))
+        except BaseException as error:
+            # what was not measured is to be proposed again; after a failure of the database the trial is taken over as a lost one
+            if not isinstance(error, optuna.TrialPruned) and not is_database_error(error):
+                origin = str(trial.user_attrs.get(ORIGIN, self.sampler))
+                self.study.enqueue_trial(params, user_attrs={ORIGIN: origin})
+            raise
+
+    def _measured(self, trial: optuna.Trial, assignment: Assignment) -> list[float]:
+        experiment = self.problem.experiment
+        costs = experiment.cost(assignment)
+        trial.set_user_attr(REMARKS, dict(costs.remarks))
+        uniform = str(trial.user_attrs.get(ORIGIN, "")).startswith("uniform")
+        dropped = None if uniform else self.rungs.dropped(experiment, assignment, costs.total, self._front())
+        if dropped is not None:
+            figures = {"kl": dropped.kl, **costs.total}
+            self._write(trial, figures)
+            trial.set_user_attr(DROPPED, str(dropped))
+            raise optuna.TrialPruned(str(dropped))
+        measured = experiment.measure(assignment)
+        figures = {"accuracy": measured.accuracy, "kl": measured.kl, **costs.total}
+        self._write(trial, figures)
+        for bound in self.problem.bounds:
+            trial.set_constraint(str(bound), bound.violation(figures))
+        return [figures[objective.name] for objective in self.problem.objectives]
+
+    def _write(self, trial: optuna.Trial, figures: Mapping[str, float]) -> None:
+        trial.set_user_attr(FIGURES, dict(figures))
+        trial.set_user_attr(proposing.FIGURES, choices.figures_to_minimise(self.problem, figures))
+
+    def _front(self) -> list[Mapping[str, float]]:
+        """Return the figures of all trials that were measured in full and keep the bounds."""
+        trials = [trial for trial in self.ledger.trials() if trial.state == TrialState.COMPLETE]
+        kept = [trial.user_attrs[FIGURES] for trial in trials]
+        return [figures for figures in kept if all(bound.violation(figures) <= 0 for bound in self.problem.bounds)]
 
 
-def run(problem: Problem, ledger: Ledger, *, trials: int, seed: int, sampler: str) -> Iterator[Evaluated]:
-    """Yield the trials that the ledger has, then propose, measure and record until there are ``trials`` of them.
-
-    The sampler sees a study in memory that mirrors the ledger, and is seeded anew for every trial from ``seed`` and the number
-    of finished ones: so an interrupted search goes on exactly as it would have gone.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=[objective.direction for objective in problem.objectives])
-    done = ledger.trials()
-    study.add_trials(done)
-    for number, trial in enumerate(done):
-        yield _evaluated(problem, trial, number)
-    distributions = problem.space.distributions(problem.experiment.preparation)
-    uniform = problem.space.uniform()[:MOST_UNIFORM]
-    for number in range(len(done), trials):
-        study.sampler = make_sampler(sampler, _trial_seed(seed, number))
-        if number < len(uniform):
-            weight, activation = uniform[number]
-            origin = f"uniform {weight}/{activation}"
-            study.enqueue_trial({name: weight if name.endswith("/weight") else activation for name in distributions})
-        else:
-            origin = sampler
-        finished = _one_trial(problem, study, distributions, origin)
-        ledger.add(finished)
-        yield _evaluated(problem, finished, number)
+def enqueue_uniform(problem: Problem, ledger: Ledger) -> None:
+    """Put the uniform assignments first, for samplers that would not begin with them."""
+    if ledger.study.get_trials(deepcopy=False):
+        return
+    for option in problem.space.uniform[:MOST_UNIFORM]:
+        params = problem.space.params({group.name: problem.space.fitted(group, option) for group in problem.space.groups})
+        ledger.study.enqueue_trial(params, user_attrs={ORIGIN: f"uniform {str(option).replace(' ', '/')}"})
 
 
-def _one_trial(
-    problem: Problem, study: optuna.Study, distributions: dict[str, CategoricalDistribution], origin: str
-) -> FrozenTrial:
-    trial = study.ask(dict(distributions))
-    figures, remarks = problem.evaluate(problem.assignment(trial.params))
-    trial.set_user_attr(ORIGIN, origin)
-    trial.set_user_attr(FIGURES, figures)
-    trial.set_user_attr(REMARKS, remarks)
-    for bound in problem.bounds:
-        trial.set_constraint(str(bound), bound.violation(figures))
-    return study.tell(trial, [figures[objective.name] for objective in problem.objectives])
+def evaluated(problem: Problem, finished: Sequence[FrozenTrial], known: Sequence[Evaluated] = ()) -> list[Evaluated]:
+    """Return finished trials as the rest of the program sees them, numbered from 0; those already ``known`` are taken over."""
+    before = {trial.ledger_number: trial for trial in known}
+    made = []
+    for number, trial in enumerate(finished):
+        old = before.get(trial.number)
+        made.append(_evaluated(problem, trial, number) if old is None else replace(old, number=number))
+    return made
 
 
 def _evaluated(problem: Problem, trial: FrozenTrial, number: int) -> Evaluated:
@@ -202,12 +199,32 @@ def _evaluated(problem: Problem, trial: FrozenTrial, number: int) -> Evaluated:
         )
     return Evaluated(
         number=number,
+        ledger_number=trial.number,
         origin=str(trial.user_attrs[ORIGIN]),
         assignment=problem.assignment(trial.params),
         figures=trial.user_attrs[FIGURES],
         remarks=trial.user_attrs[REMARKS],
+        dropped=str(trial.user_attrs.get(DROPPED, "")),
     )
 
 
-def _trial_seed(seed: int, number: int) -> int:
+def waiting_for_database(call: Callable[[], Result], patience: float = PATIENCE) -> Result:
+    """Call until the database answers; ``BitatlasError`` where it has not for ``patience`` seconds."""
+    deadline, pause = time.monotonic() + patience, 0.1
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            if time.monotonic() > deadline:
+                raise BitatlasError(
+                    f"ledger must answer within {patience:g} s, not fail ({database_message(error)}); the same command goes on"
+                ) from None
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Return the seed of a sampler for one trial: a search that was interrupted goes on as it would have gone."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "little")

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
+from dse.ptq import steps as stepping
 from dse.targets import target
 from formats.errors import BitatlasError, InvalidValueError
 from formats.names import unknown_name
 from hwmodels.fpga.pipeline import Target
 
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("front", "tpe", "nsga2", "gp", "random")
+SENSITIVITIES = ("solo", "gradient", "gradient-diagonal")
 #: types that a file must hold an option in, by the option's own type, and what they are called
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
@@ -37,7 +39,18 @@ class SearchSettings:
     constraint: tuple[str, ...] = ()
     trials: int = 200
     seed: int = 0
-    sampler: str = "tpe"
+    sampler: str = "front"
+    #: how the losses are scored that the sampler ``front`` begins with
+    sensitivity: str = "solo"
+    #: rows of steps to choose from, for the float network and for a layer's weight
+    network_steps: tuple[str, ...] = ("none",)
+    layer_steps: tuple[str, ...] = ("none",)
+    #: patterns of layer names that share formats, beside those that read one tensor
+    tie: tuple[str, ...] = ()
+    ties: str = "auto"
+    rungs: tuple[str, ...] = ()
+    storage: str | None = None
+    study: str = "search"
     cycles: int = 1024
     device: str | None = None
     fps: float | None = None
@@ -64,9 +77,20 @@ class SearchSettings:
                 raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
         if self.seed < 0:
             raise InvalidValueError(f"--seed must not be negative, not {self.seed}")
+        self._check_names()
+        target(self.device, self.fps, self.budget, self.clock)
+
+    def _check_names(self) -> None:
         if self.sampler not in SAMPLERS:
             raise unknown_name("sampler", self.sampler, SAMPLERS)
-        target(self.device, self.fps, self.budget, self.clock)
+        if self.sensitivity not in SENSITIVITIES:
+            raise unknown_name("sensitivity", self.sensitivity, SENSITIVITIES)
+        if self.ties not in ("auto", "none"):
+            raise InvalidValueError(f"--ties must be auto or none, not {self.ties}")
+        if not self.network_steps or not self.layer_steps:
+            which = "--layer-steps" if self.network_steps else "--network-steps"
+            raise InvalidValueError(f"{which} must be at least one row of steps, not none; the row without a step is called none")
+        self.rung_samples  # noqa: B018 - refuses what is no list of numbers
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -77,6 +101,16 @@ class SearchSettings:
     def activations(self) -> tuple[str, ...]:
         """Formats to choose from for activations."""
         return self.activation_formats or self.formats
+
+    @property
+    def rung_samples(self) -> tuple[int, ...]:
+        """Samples of each rung below a full measurement; by default 16 and 64 for the sampler ``front``, none for others."""
+        given = self.rungs or (("16", "64") if self.sampler == "front" else ("none",))
+        if given == ("none",):
+            return ()
+        if not all(text.isdecimal() and int(text) > 0 for text in given):
+            raise InvalidValueError(f"--rungs must be numbers of samples such as 16,64, or none, not {','.join(given)}")
+        return tuple(sorted(map(int, given)))
 
     @property
     def target(self) -> Target | None:
@@ -90,8 +124,15 @@ class SearchSettings:
         return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None and value != ()})
 
 
+def from_toml(text: str) -> SearchSettings:
+    """Return the settings that ``to_toml`` wrote."""
+    table: dict[str, Any] = tomllib.loads(text)
+    options: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    return SearchSettings(**options)
+
+
 #: options that may change between the runs of one search: they add trials, or say where things are and what to pick
-FREE = ("trials", "choose", "out", "data_dir")
+FREE = ("trials", "choose", "out", "data_dir", "storage", "study")
 
 
 def merge(config: Path | None, flags: Mapping[str, Any]) -> SearchSettings:
@@ -143,8 +184,8 @@ def _typed(given_name: str, value: Any, known: Mapping[str, Any], config: Path) 
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Split ``a,b,c``, dropping blanks around the parts and empty parts."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Split ``a,b(c,d)`` at commas that stand in no brackets, dropping blanks around the parts and empty parts."""
+    return tuple(stepping.split(text, ","))
 
 
 @dataclass(frozen=True, kw_only=True)

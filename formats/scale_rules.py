@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.entropy import Histograms
 from formats.format import Format
 from formats.scale_storage import FLOAT32, LARGEST_SCALE, NO_SECOND, SMALLEST_SCALE, ScaleStorage, SecondScales
 
@@ -20,6 +21,8 @@ MSE_FRACTIONS = np.linspace(0.1, 1.25, 47, dtype=np.float32)
 UNEVEN_MSE_FRACTIONS = np.append(MSE_FRACTIONS, np.geomspace(1.3, 7.7, 24).astype(np.float32))
 #: the same for ``fpq`` (LLM-FP4's candidates)
 FPQ_FRACTIONS = np.linspace(0.01, 1.2, 100, dtype=np.float32)
+#: the same for ``kl``, which only cuts off: twelve to an octave
+KL_FRACTIONS = (2.0 ** (np.arange(-84, 1) / 12)).astype(np.float32)
 #: percentiles that ``repq`` tries as the largest level
 REPQ_PERCENTILES = (99.9, 99.99, 99.999)
 #: steps after which ``lsq`` stops at the latest
@@ -28,6 +31,8 @@ LSQ_STEPS = 100
 TWN_THRESHOLD = 0.7
 
 Scales = NDArray[np.float32]
+#: from scales to what they cost each row, float64 of shape (R,)
+Measure = Callable[[Scales], NDArray[np.float64]]
 
 
 def mse_fractions(fmt: Format) -> NDArray[np.float32]:
@@ -65,13 +70,13 @@ class Problem:
             found = np.einsum("ij,ij,ij->i", self.weights, buffer, buffer, dtype=np.float64)
         return found
 
-    def best(self, candidates: Iterable[Scales], start: Scales) -> Scales:
-        """Return each row's candidate of least error, the first at a tie, and 1 for a row of zeros."""
+    def best(self, candidates: Iterable[Scales], start: Scales, measure: Measure | None = None) -> Scales:
+        """Return each row's candidate of least error, or ``measure``, the first at a tie, and 1 for a row of zeros."""
         best, least = start, np.full(len(self.rows), np.inf)
         buffer = np.empty(self.rows.shape, np.float32)
         rounded = () if self.free is None else (self.storable(self.free),)
         for scales in chain(candidates, rounded):
-            error = self.errors(scales, buffer)
+            error = self.errors(scales, buffer) if measure is None else measure(scales)
             better = error < least
             best, least = np.where(better, scales, best), np.where(better, error, least)
         return np.where(self.rows.any(axis=1), best, np.float32(1))
@@ -130,6 +135,12 @@ def _mse(problem: Problem) -> Scales:
 def _fpq(problem: Problem) -> Scales:
     full = _absmax(problem)
     return problem.best(_fractions(problem, full, FPQ_FRACTIONS), full)
+
+
+def _kl(problem: Problem) -> Scales:
+    full = _absmax(problem)
+    histograms = Histograms(problem.fmt, _reach(problem.fmt, problem.rows), problem.weights)
+    return problem.best(_fractions(problem, full, KL_FRACTIONS), full, histograms.divergences)
 
 
 def _repq(problem: Problem) -> Scales:
@@ -210,6 +221,7 @@ RULES: dict[str, Rule] = {
     "absmax": Rule(choose=_absmax, rounds_up=True),
     "percentile": Rule(choose=_percentile, rounds_up=True),
     "mse": Rule(choose=_mse, searches=True, takes_weights=True),
+    "kl": Rule(choose=_kl, searches=True, takes_weights=True),
     "lsq": Rule(choose=_lsq, searches=True, takes_weights=True),
     "repq": Rule(choose=_repq, searches=True, takes_weights=True),
     "fpq": Rule(choose=_fpq, searches=True, takes_weights=True),

@@ -38,7 +38,10 @@ class ScaleChoice:
     - ``absmax``: the largest magnitude goes to the largest level.
     - ``percentile{p}``: p percent of the magnitudes are at most the largest level.
     - ``mse``: the least error among ``mse_fractions`` of the absmax scale; the larger at a tie.
-    - ``lsq``: from there, in turn, the codes nearest for the scale and the scale that is best for the codes, the closed form
+    - ``kl``: the least divergence between the histograms of the values and of their quantized form, as TensorRT calibrates by
+      entropy (see ``formats.entropy``), among fractions of the absmax scale from 1/128 to 1; the larger at a tie. Meant for the
+      many values of an activation or a tensor: a histogram of a few says little.
+    - ``lsq``: from ``mse``, in turn, the codes nearest for the scale and the scale that is best for the codes, the closed form
       <x, q> / <q, q> (least squares for fixed codes q), for as long as the error falls.
     - ``twn``, for ``ternary``: ternary weight networks (Li et al., arXiv 1605.04711): magnitudes above 0.7 of their mean become
       +-1, and the scale is the mean of those. Codes follow that threshold, not the nearest level.

@@ -33,6 +33,14 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Factors:
+    """Two factors whose product is added to a decoded weight: (output channels, rank) and (rank, the rest)."""
+
+    rank: int
+    quantizer: TensorQuantizer
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerPlan:
     """A layer with the quantizers chosen for its two operands."""
 
@@ -41,6 +49,8 @@ class LayerPlan:
     activation: TensorQuantizer
     #: what the layers that read this one's result quantize it by; empty where it leaves the network as it is
     outputs: tuple[TensorQuantizer, ...] = ()
+    #: what is stored and computed beside the weight's codes
+    factors: Factors | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +77,12 @@ class CostModel:
     figures: Callable[[Sequence[LayerPlan]], NetworkFigures]
     #: whether a layer's figures depend on that layer's quantizers alone
     separable: bool = True
+
+
+def require_codes_alone(plan: LayerPlan) -> None:
+    """Refuse a weight that is more than its codes, for models that know no price of the rest."""
+    if plan.factors is not None:
+        raise InvalidValueError(f"weights must be codes alone, not have factors of rank {plan.factors.rank} beside them")
 
 
 def per_layer(function: Callable[[LayerPlan], Mapping[str, float]]) -> Callable[[Sequence[LayerPlan]], NetworkFigures]:

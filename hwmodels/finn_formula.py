@@ -25,7 +25,7 @@ import numpy as np
 from formats import Format, scalar
 from formats.boundaries import level_codes
 from formats.errors import InvalidValueError
-from hwmodels.cost import CostModel, LayerPlan, Metric, per_layer
+from hwmodels.cost import CostModel, LayerPlan, Metric, per_layer, require_codes_alone
 from hwmodels.workload import LayerWorkload
 
 LUT_PER_LAYER = 300
@@ -114,6 +114,7 @@ def units(workload: LayerWorkload, cycles: int, lanes: int) -> int:
 
 
 def _figures(plan: LayerPlan, cycles: int, lanes: int) -> dict[str, float]:
+    require_codes_alone(plan)
     each = lut_per_mac(plan.weight.format, plan.activation.format, plan.workload.dot_length, lanes)
     return {"lut": LUT_PER_LAYER + each * lanes * units(plan.workload, cycles, lanes), "lut_per_mac": each}
 

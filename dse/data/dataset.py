@@ -27,6 +27,15 @@ class Split:
         """Return the number of samples."""
         return len(self.images)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over bytes and shapes."""
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels):
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
@@ -66,10 +75,7 @@ class Dataset:
         """SHA-256 over every split's bytes and shapes: the identity of the data in caches and ledgers."""
         digest = hashlib.sha256(f"{self.name} {self.classes}".encode())
         for name in SPLIT_NAMES:
-            split = self.split(name)
-            for array in (split.images, split.labels):
-                digest.update(f"{name} {array.shape} {array.dtype}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+            digest.update(f"{name} {self.split(name).digest}".encode())
         return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from dse.network import ROLES, Filling, Network, Place, Role
+from dse.network import ROLES, Filling, Fillings, Network, Place, Role
 from formats.errors import BitatlasError
 
 DOMAIN = "bitatlas.slots"
@@ -31,16 +31,18 @@ class _Marker:
         return marked
 
 
-def export(network: Network, sample_shape: tuple[int, ...]) -> onnx.ModelProto:
+def export(network: Network, sample_shape: tuple[int, ...], fillings: Fillings | None = None) -> onnx.ModelProto:
     """Export the network for any batch size, with input ``images``, output ``logits`` and one ``Slot`` node for each operand.
 
     A ``Slot`` has the attributes ``layer`` and ``role``; its input is the float operand, for stored weights an initializer.
+    What ``fillings`` do to biases is part of the network.
     """
     markers: dict[tuple[str, Place], Filling] = {
         (layer.name, role): _Marker(layer.name, role) for layer in network.layers for role in ROLES
     }
+    biases = {key: filling for key, filling in (fillings or {}).items() if key[1] == "bias"}
     try:
-        with network.filled(markers), _quiet():
+        with network.filled(markers | biases), _quiet():
             program = torch.onnx.export(
                 network.graph_module,
                 (torch.zeros(2, *sample_shape),),

@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 
 from dse.assignment import Assignment
 from dse.export import neutral, operators
-from dse.network import Layer
+from dse.network import Fillings, Layer, Network
+from dse.ptq.step import PreparedWeight
 from dse.quantize import ActivationQuantizer, Preparation, StoredWeight
 from formats import Format, InvalidValueError
 from formats.quantizer import QuantizedTensor
@@ -46,11 +47,13 @@ class _Parts:
 
 def export(preparation: Preparation, assignment: Assignment, sample_shape: tuple[int, ...]) -> onnx.ModelProto:
     """Return the checked ONNX model of ``assignment``: images (batch, …) float32 to logits (batch, classes)."""
-    model = neutral.export(preparation.network, sample_shape)
+    preparation = preparation.after(assignment.steps)
+    fillings = preparation.fillings(assignment)
+    model = neutral.export(preparation.network, sample_shape, fillings)
     parts = _Parts()
     for node in model.graph.node:
         if node.domain == neutral.DOMAIN:
-            _lower(preparation, assignment, node, parts)
+            _lower(node, preparation.network, assignment, fillings, parts)
         else:
             parts.nodes.append(node)
     _rebuild(model, parts)
@@ -60,7 +63,8 @@ def export(preparation: Preparation, assignment: Assignment, sample_shape: tuple
             "bitatlas.version": version("bitatlas"),
             "bitatlas.model": assignment.model,
             "bitatlas.data": assignment.data,
-            "bitatlas.layers": json.dumps({n: [str(a.weight), str(a.activation)] for n, a in assignment.layers.items()}),
+            "bitatlas.steps": json.dumps(assignment.steps),
+            "bitatlas.layers": json.dumps({n: [str(a.weight), str(a.activation), *a.steps] for n, a in assignment.layers.items()}),
         },
     )
     onnx.checker.check_model(model, full_check=True)
@@ -88,17 +92,16 @@ def _rebuild(model: onnx.ModelProto, parts: _Parts) -> None:
     model.producer_name = "bitatlas"
 
 
-def _lower(preparation: Preparation, assignment: Assignment, node: onnx.NodeProto, parts: _Parts) -> None:
+def _lower(node: onnx.NodeProto, network: Network, assignment: Assignment, fillings: Fillings, parts: _Parts) -> None:
     """Replace one slot by operators that do what its filling does."""
     attributes = {attribute.name: helper.get_attribute_value(attribute).decode() for attribute in node.attribute}
-    layer, role = preparation.network.layer(attributes["layer"]), attributes["role"]
-    quantizer = assignment.layers[layer.name].quantizer(role)
-    filling = preparation.filling(layer, role, quantizer)
+    layer, role = network.layer(attributes["layer"]), attributes["role"]
+    filling = fillings[layer.name, role]
     if isinstance(filling, StoredWeight):
         if not isinstance(filling.encoded, QuantizedTensor) or filling.encoded.quantizer.granularity.name == "tile":
             exported = "a format with scales by tensor, channel or group"
-            raise InvalidValueError(f"weight must be {exported} to be exported, not {quantizer} (layer {layer.name!r})")
-        _lower_weight(layer, filling.encoded, node.output[0], parts)
+            raise InvalidValueError(f"weight must be {exported} to be exported, not {assignment.layers[layer.name].weight} (layer {layer.name!r})")
+        _lower_stored(layer, filling.prepared, filling.encoded, node.output[0], parts)
     else:
         assert isinstance(filling, ActivationQuantizer)
         _lower_activation(filling.format, filling.scale, node.input[0], node.output[0], f"{layer.name}/{role}", parts)
@@ -119,6 +122,22 @@ def _lower_activation(fmt: Format, scale: float, source: str, output: str, prefi
         source = parts.add("Clip", [source, low, high], f"{prefix}/clipped")
     codes = parts.add("QuantizeLinear", [source, scale_name, zero], f"{prefix}/codes")
     parts.add("DequantizeLinear", [codes, scale_name, zero], output)
+
+
+def _lower_stored(layer: Layer, prepared: PreparedWeight, encoded: QuantizedTensor, output: str, parts: _Parts) -> None:
+    """Store a weight's codes, and the factors that are added to it where there are some."""
+    if prepared.low_rank is None:
+        _lower_weight(layer, encoded, output, parts)
+        return
+    prefix = f"{layer.name}/weight"
+    _lower_weight(layer, encoded, f"{prefix}/decoded", parts)
+    factors = [
+        parts.store(operators.float_tensor(f"{prefix}/{side}", factor.decode()))
+        for side, factor in (("left", prepared.low_rank.left), ("right", prepared.low_rank.right))
+    ]
+    product = parts.add("MatMul", factors, f"{prefix}/product")
+    shape = parts.store(numpy_helper.from_array(np.array(encoded.shape, np.int64), f"{prefix}/product/shape"))
+    parts.add("Add", [f"{prefix}/decoded", parts.add("Reshape", [product, shape], f"{prefix}/shaped")], output)
 
 
 def _lower_weight(layer: Layer, encoded: QuantizedTensor, output: str, parts: _Parts) -> None:

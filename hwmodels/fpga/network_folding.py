@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from formats.errors import BitatlasError, InvalidValueError
-from hwmodels.cost import LayerPlan, NotPricedError
+from hwmodels.cost import LayerPlan, NotPricedError, require_codes_alone
 from hwmodels.fpga import devices, fold_search
 from hwmodels.fpga.dataflow import Prices, Stage, accumulator_bits, layer_stages
 from hwmodels.fpga.energy import layer_pj
@@ -17,6 +17,7 @@ from hwmodels.fpga.pipeline import LayerDesign, Pipeline, Target
 def stages_of(plan: LayerPlan, prices: Prices) -> tuple[Stage, ...]:
     """Return the stages of a layer; ``NotPricedError``, with the layer, for quantizers that no such pipeline computes with."""
     try:
+        require_codes_alone(plan)
         if plan.weight.granularity.name not in ("tensor", "channel"):
             raise InvalidValueError(f"weights must share a scale by tensor or channel to be summed as codes, not be {plan.weight}")
         outputs = tuple(dict.fromkeys(output.format for output in plan.outputs))

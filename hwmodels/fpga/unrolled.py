@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from formats.errors import InvalidValueError
 from formats.format import Format
-from hwmodels.cost import CostModel, LayerPlan, Metric, NetworkFigures, NotPricedError
+from hwmodels.cost import CostModel, LayerPlan, Metric, NetworkFigures, NotPricedError, require_codes_alone
 from hwmodels.finn_formula import operand
 from hwmodels.fpga import folding
 from hwmodels.fpga.constant_matrix import decoder, graphs
@@ -175,6 +175,7 @@ def _figures(
 
 def _layer(plan: LayerPlan, codes: Codes, requantizer: RequantizerPrice, levels: int) -> tuple[Mapping[str, float], int]:
     """Return a layer's figures, and its clock cycles from a vector to its sums."""
+    require_codes_alone(plan)
     if plan.weight.granularity.name not in ("tensor", "channel"):
         raise InvalidValueError(
             f"weights must share a scale by tensor or channel to be summed as codes, not by {plan.weight.granularity}"

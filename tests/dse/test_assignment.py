@@ -55,7 +55,7 @@ def test_the_digest_depends_on_quantizers_alone() -> None:
         (('"stem"', '"stm"'), "layer must be a known name, not 'stm'; nearest: stem"),
         (
             ('"weight": "int4", ', ""),
-            "a layer must hold weight, activation and, if need be, accumulator, not ['activation'] (layer 'stem'",
+            "a layer must hold weight, activation and, if need be, accumulator and steps, not ['activation'] (layer 'stem'",
         ),
         (('"weight": "int4"', '"weight": "int4", "w": 1'), "not ['activation', 'w', 'weight'] (layer 'stem'"),
         (
@@ -63,7 +63,7 @@ def test_the_digest_depends_on_quantizers_alone() -> None:
             "granularity of an activation must be tensor, not channel (uint8:channel) (layer 'stem'",
         ),
         (("uint8:tensor:absmax", "uint8:tensor:max"), "scale choice must be a known name, not 'max'"),
-        (('"model": "m"', '"modell": "m"'), "keys of an assignment must be model, data, figures, layers, not 'modell'"),
+        (('"model": "m"', '"modell": "m"'), "keys of an assignment must be model, data, figures, steps, layers, not 'modell'"),
         (('"layers"', '"layer"'), "keys of an assignment must be"),
         (
             ('"weight": "int4"', '"weight": "int4", "accumulator": "int32"'),

@@ -184,7 +184,7 @@ def test_models_are_listed_with_their_accuracy(capsys: pytest.CaptureFixture[str
         (["formats", "e2m"], "format must be a known name, not 'e2m'"),
         (["formats", "int9"], "a format's codes are listed up to 8 bits, not for 9"),
         (["search", "--model", "resnet8", "--out", ""], "an argument must have a value, not be empty"),
-        (["evaluate", *UNIFORM, "--assignment", "a.json"], "--assignment must be given alone, not with --weights or --activations"),
+        (["evaluate", *UNIFORM, "--assignment", "a.json"], "--assignment must be given alone, not with --weights"),
         (["search", "--model", "resnet8"], "--out must be given, by flag or in the --config file"),
         (
             ["search", "--model", "resnet8", "--out", "o", "--formats", ","],

@@ -82,9 +82,8 @@ def test_integer_weights_are_stored_as_integers_and_others_as_codes(resnet8: Exp
     assert stored["stem/weight/codes"].data_type == TensorProto.INT4
     assert len(stored["stem/weight/codes"].raw_data) == (108 + 1) // 2
     assert not [name for name, tensor in stored.items() if tensor.data_type == TensorProto.FLOAT and name.endswith("weight")]
-    encoded = resnet8.preparation.filling(
-        resnet8.preparation.network.layers[0], "weight", parse_quantizer("int4", "weight")
-    ).encoded  # type: ignore[attr-defined]
+    assignment = uniform(resnet8, "int4", "e2m1")
+    encoded = resnet8.preparation.stored_weights({"stem": assignment.layers["stem"]})["stem"].encoded
     values = numpy_helper.to_array(stored["stem/weight/codes"]).astype(int)
     np.testing.assert_array_equal(values, formats.get("int4").significand[encoded.codes])
     other = qdq.export(resnet8.preparation, uniform(resnet8, "post4", "e2m1"), (1, 8, 8))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dse.assignment import parse_quantizer, read
+from dse.assignment import LayerAssignment, parse_quantizer, read
 from dse.cli import main
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
@@ -49,8 +49,8 @@ def test_a_stored_weight_is_what_its_quantizer_decodes(resnet8: Experiment) -> N
     assert layer.weight is not None
     for text in ("tritplanes:group32", "mxfp4", "pcdvq_d8_m2:channel"):
         quantizer = parse_quantizer(text, "weight")
-        stored = resnet8.preparation.filling(layer, "weight", quantizer)
-        values = stored.values.numpy()  # type: ignore[attr-defined]
+        chosen = LayerAssignment(weight=quantizer, activation=parse_quantizer("int8", "activation"))
+        values = resnet8.preparation.stored_weights({layer.name: chosen})[layer.name].values.numpy()
         np.testing.assert_array_equal(values, quantizer.encode(layer.weight).decode())
 
 

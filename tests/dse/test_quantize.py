@@ -11,7 +11,7 @@ from dse.data import Split
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
 from dse.network import ROLES, Role, Slot, build
-from dse.quantize import Preparation
+from dse.quantize import Preparation, StoredWeight
 from formats import BitatlasError
 from formats.quantizer import Granularity
 
@@ -110,11 +110,15 @@ def test_logits_do_not_depend_on_the_number_of_threads(vit: Experiment) -> None:
 
 
 def test_a_weight_is_quantized_once_for_each_quantizer(resnet8: Experiment) -> None:
-    layer = resnet8.preparation.network.layers[0]
-    first, second = (resnet8.preparation.filling(layer, "weight", parse_quantizer("e2m1", "weight")) for _ in range(2))
-    assert first is second
-    other = resnet8.preparation.filling(layer, "weight", parse_quantizer("e2m1:tensor", "weight"))
-    assert other is not first
+    preparation = resnet8.preparation
+
+    def stored(weight: str) -> StoredWeight:
+        quantizer = parse_quantizer(weight, "weight")
+        chosen = LayerAssignment(weight=quantizer, activation=parse_quantizer("int8", "activation"))
+        return preparation.stored_weights({"stem": chosen})["stem"]
+
+    assert stored("e2m1") is stored("e2m1")
+    assert stored("e2m1:tensor") is not stored("e2m1")
 
 
 def test_statistics_hold_the_exact_range_and_a_sample_with_its_ends(resnet8: Experiment) -> None:
@@ -146,7 +150,7 @@ def test_a_weight_of_a_plain_product_has_its_channels_last() -> None:
 
     network = build("x", Product(), (3,))
     split = Split(images=np.eye(3, dtype=np.float32), labels=np.zeros(3, np.int64))
-    preparation = Preparation(network=network, statistics=calibrate(network, split))
+    preparation = Preparation(network=network, statistics=calibrate(network, split), calibration=split)
     chosen = LayerAssignment(
         weight=parse_quantizer("int3:channel:absmax", "weight"), activation=parse_quantizer("uint8", "activation")
     )

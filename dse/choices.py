@@ -41,7 +41,7 @@ def cost_objectives(problem: Problem) -> list[Objective]:
     return list(dict.fromkeys(o for o in (*problem.objectives, *bounded) if o.is_cost))
 
 
-def losses(problem: Problem, method: str, folder: Path, network_steps: str) -> ChoiceTable:
+def losses(problem: Problem, method: str, folder: Path, network_steps: str, samples: int = SAMPLES, seed: int = 0) -> ChoiceTable:
     """Return the scored losses of every option, from the folder where they were scored before.
 
     Raises ``BitatlasError`` where the folder holds losses of something else.
@@ -52,13 +52,14 @@ def losses(problem: Problem, method: str, folder: Path, network_steps: str) -> C
     groups = [
         scored.Group(name=group.name, layers=group.layers, options=tuple(map(str, space.options(group)))) for group in space.groups
     ]
-    images = preparation.calibration.images[:SAMPLES]
+    images = preparation.calibration.images[:samples]
     fingerprint = Fingerprint(
         parts={
             **problem.experiment.identity,
             "network steps": network_steps,
             "method": method,
             "samples": str(len(images)),
+            "seed": str(seed),
             "groups": "; ".join(f"{group.name}: {', '.join(group.layers)}" for group in groups),
             "options": "; ".join(groups[0].options),
             "code": code_version(),
@@ -73,7 +74,7 @@ def losses(problem: Problem, method: str, folder: Path, network_steps: str) -> C
         return preparation.layer_fillings(problem.layer_assignments(by_name[group.name], Option.parse(option), row))
 
     partial = path.with_suffix(".partial.json")
-    found = score(preparation.network, groups, fillings_of, images, method=method, partial_file=partial, fingerprint=fingerprint)
+    found = score(preparation.network, groups, fillings_of, images, method=method, seed=seed, partial_file=partial, fingerprint=fingerprint)
     table = ChoiceTable(groups=tuple(by_name), options=tuple(group.options for group in groups), losses=found)
     store.write(path, table, fingerprint)
     return table

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import QueuePool
 
 from dse.proposals.transactions import serialised
 from dse.settings import Fingerprint
@@ -81,7 +81,8 @@ def open_storage(where: Path | str) -> optuna.storages.RDBStorage:
 def _address(where: Path | str) -> tuple[str, dict[str, Any]]:
     if isinstance(where, Path):
         # the path goes to SQLite as it is: in a URL some characters would mean something else
-        return "sqlite://", {"creator": lambda: _sqlite(where), "poolclass": NullPool}
+        # connections are kept: closing the last one empties the write-ahead log, which waits for the disk
+        return "sqlite://", {"creator": lambda: _sqlite(where), "poolclass": QueuePool}
     if where.startswith("sqlite:///"):
         return _address(Path(where.removeprefix("sqlite:///")))
     for given in ("postgresql://", "postgres://"):
@@ -91,7 +92,7 @@ def _address(where: Path | str) -> tuple[str, dict[str, Any]]:
 
 
 def _sqlite(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30)
+    connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
     # a write-ahead log lets workers read while one writes; without a wait for the disk at every step a power cut may cost the
     # last trials, never the file
     connection.execute("PRAGMA journal_mode=WAL")

@@ -20,7 +20,7 @@ def escaped(text: str) -> str:
     """Return one line of plain text such that Markdown shows it as it is: marks are escaped, underscores where they would mark."""
     marked = re.sub(r"([\\`*<>\[\]|~$&])", r"\\\1", " ".join(text.split()))
     marked = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", marked)
-    return re.sub(r"^(\s*)([#+-]|\d+(?=[.)]))", lambda found: f"{found[1]}\\{found[2]}" if found[2] in "#+-" else found[0], marked)
+    return re.sub(r"^([#+-]|\d+(?=[.)]))", lambda mark: f"\\{mark[0]}" if mark[0] in "#+-" else f"{mark[0]}\\", marked)
 
 
 def escaped_table(frame: pd.DataFrame) -> str:

@@ -53,7 +53,7 @@ class Classes:
             if any(varies(numbers, axis) and varies(fibres, axis) for axis in range(numbers.ndim)):
                 self._pin(numbers.ravel())
         for rows in labelling.rows:
-            for row in np.unique(self.signed(rows.variable, 1), axis=0):
+            for row in distinct(self.signed(rows.variable, 1)):
                 values, counts = np.unique(row[row != OUTSIDE], return_counts=True)
                 self._pin(values[counts > 1] // 2)
 
@@ -64,3 +64,8 @@ class Classes:
 def varies(values: Index, axis: int) -> bool:
     """Whether values differ along an axis."""
     return bool((values != values.take([0], axis)).any())
+
+
+def distinct(rows: Index) -> Index:
+    """Return the different rows of a matrix."""
+    return rows[:1] if not varies(rows, 0) else np.unique(rows, axis=0)

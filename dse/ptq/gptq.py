@@ -54,7 +54,10 @@ class Gptq:
             raise InvalidValueError(f"block of gptq must be at least 1, not {self.block}")
 
     def apply(self, data: LayerData, quantizer: TensorQuantizer, prepared: PreparedWeight) -> PreparedWeight:
-        """Return the weight with new codes, or as it came where they would err more on the calibration operand."""
+        """Return the weight with new codes; output channels that they do not serve better keep what they had.
+
+        Where channels share tiles of scales, they do so together.
+        """
         wanted = aim(data, prepared)
         scales = None if self.act_order else _reached(prepared.encoded, wanted.weight)
         with alone():
@@ -62,8 +65,8 @@ class Gptq:
         if scales is None:
             return prepared.with_codes(levels.store(wanted.better(levels, codes, prepared.encoded)))
         found = scales.store(codes)
-        worse = wanted.errors(found.decode()).sum() >= wanted.errors(prepared.encoded.decode()).sum()
-        return prepared if worse else prepared.with_codes(found)
+        gained = wanted.errors(prepared.encoded.decode()) - wanted.errors(found.decode())
+        return prepared.with_codes(scales.kept(found, gained))
 
     def _codes(
         self, second: Floats, weight: NDArray[np.float32], levels: Grid, scales: "_Reached | None", name: str
@@ -131,8 +134,11 @@ class _Reached(Protocol):
     def reach(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Choose scales for the next columns, (output channels, at most ``size``), and return the factor of every weight."""
 
-    def store(self, codes: Codes) -> EncodedTensor:
+    def store(self, codes: Codes) -> Any:
         """Return all codes, in the weight's shape, with the scales chosen."""
+
+    def kept(self, found: Any, gained: Floats) -> EncodedTensor:
+        """Return what was stored where an output channel's error falls by it, else what came."""
 
 
 def _reached(encoded: EncodedTensor, weight: NDArray[np.float32]) -> _Reached | None:
@@ -156,11 +162,19 @@ class _Groups:
         self.chosen.append(found.stored.codes)
         return grid(found).factors
 
-    def store(self, codes: Codes) -> EncodedTensor:
-        stored = StoredScales(
-            storage=self.encoded.stored.storage, codes=np.stack(self.chosen, axis=1).reshape(-1), second=NO_SECOND
-        )
+    def store(self, codes: Codes) -> QuantizedTensor:
         rows = self.encoded.quantizer.granularity.to_rows(codes)
+        return self._with(rows, np.stack(self.chosen, axis=1).reshape(-1))
+
+    def kept(self, found: QuantizedTensor, gained: Floats) -> QuantizedTensor:
+        sharing = self.encoded.quantizer.granularity.channels
+        better = np.pad(gained, (0, -len(gained) % sharing)).reshape(-1, sharing).sum(axis=1) > 0
+        rows = np.repeat(better, len(found.rows) // len(better))
+        codes = np.where(rows, found.stored.codes, self.encoded.stored.codes)
+        return self._with(np.where(rows[:, np.newaxis], found.rows, self.encoded.rows), codes)
+
+    def _with(self, rows: Codes, codes: NDArray[Any]) -> QuantizedTensor:
+        stored = StoredScales(storage=self.encoded.stored.storage, codes=codes, second=NO_SECOND)
         return replace(self.encoded, rows=rows, stored=stored)
 
 
@@ -182,6 +196,13 @@ class _Blocks:
         self.tensor = found.scales.tensor
         return grid(found).factors[:-1]
 
-    def store(self, codes: Codes) -> EncodedTensor:
+    def store(self, codes: Codes) -> BlockTensor:
         scales = self.encoded.scales._replace(codes=np.concatenate(self.chosen, axis=1), tensor=self.tensor)
         return replace(self.encoded, rows=codes.reshape(self.encoded.rows.shape), scales=scales)
+
+    def kept(self, found: BlockTensor, gained: Floats) -> BlockTensor:
+        if found.scales.tensor != self.encoded.scales.tensor:  # all blocks hang on it
+            return found if gained.sum() > 0 else self.encoded
+        better, before = (gained > 0)[:, np.newaxis], self.encoded
+        scales = found.scales._replace(codes=np.where(better, found.scales.codes, before.scales.codes))
+        return replace(found, rows=np.where(better, found.rows, before.rows), scales=scales)

@@ -7,14 +7,14 @@ map. Networks are analysed by labels (``channel_labels``) under the rules of the
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from dse.network import Network, Place
-from dse.ptq.channel_classes import OUTSIDE, Classes, Index, varies
+from dse.ptq.channel_classes import OUTSIDE, Classes, Index, distinct, varies
 from dse.ptq.channel_labels import Labelling, Passes, Role
 from dse.ptq.channel_operators import labelled
 
@@ -87,11 +87,11 @@ def spaces(network: Network, passes: Passes) -> tuple[Space, ...]:
     Every element of a tensor belongs to one space of a kind at most for its output channels and to one for its input channels.
     """
     labelling = labelled(network, passes)
-    classes = Classes(labelling)
+    found = _Found(labelling, Classes(labelling))
     grouped: dict[tuple[_Key, ...], list[int]] = defaultdict(list)
-    for number, key in sorted(_keys(labelling, classes).items()):
+    for number, key in sorted(found.keys().items()):
         grouped[tuple(key)].append(number)
-    made = (_space(labelling, classes, key, np.array(numbers)) for key, numbers in grouped.items())
+    made = (found.space(key, np.array(numbers)) for key, numbers in grouped.items())
     return tuple(space for space in made if space is not None)
 
 
@@ -114,52 +114,65 @@ class _Key(NamedTuple):
     part: int
 
 
-def _keys(labelling: Labelling, classes: Classes) -> dict[int, list[_Key]]:
-    """Return what every class that may change has in common with others."""
-    keys: dict[int, list[_Key]] = defaultdict(list)
-    for number, touch in enumerate(labelling.touches):
-        for value in np.unique(classes.signed(touch.variable, touch.sign)):
-            if value != OUTSIDE:
+class _Found:
+    """What bears on the classes: for every tensor twice the class of each element, plus one where it carries the factor itself."""
+
+    def __init__(self, labelling: Labelling, classes: Classes) -> None:
+        self.labelling = labelling
+        self.touched = [_cut(classes.signed(touch.variable, touch.sign)) for touch in labelling.touches]
+        self.read = [_cut(classes.signed(read.variable, 1)) for read in labelling.reads]
+        self.rows = [distinct(classes.of(rows.variable)) for rows in labelling.rows] if labelling.orthogonal else []
+
+    def keys(self) -> dict[int, list[_Key]]:
+        """Return what every class that may change has in common with others."""
+        keys: dict[int, list[_Key]] = defaultdict(list)
+        for number, signed in enumerate(self.touched):
+            for value in np.unique(signed[signed != OUTSIDE]):
                 keys[int(value) // 2].append(_Key("touch", number, 2 * (int(value) % 2) - 1))
-    for number, rows in enumerate(labelling.rows if labelling.orthogonal else ()):
-        for part, row in enumerate(np.unique(classes.of(rows.variable), axis=0)):
-            for value in np.unique(row[row != OUTSIDE]):
-                keys[int(value)].append(_Key("row", number, part))
-    return keys
+        for number, rows in enumerate(self.rows):
+            for part, row in enumerate(rows):
+                for value in np.unique(row[row != OUTSIDE]):
+                    keys[int(value)].append(_Key("row", number, part))
+        return keys
+
+    def space(self, key: tuple[_Key, ...], numbers: Index) -> Space | None:
+        """Make a space of classes with one key; None where nothing reads or writes them, or where they are no vector."""
+        position = np.full(self.labelling.count, OUTSIDE)
+        position[numbers] = np.arange(len(numbers))
+        touches = [(self.labelling.touches[part.number], part) for part in key if part.kind == "touch"]
+        rows = [self.labelling.rows[part.number] for part in key if part.kind == "row"]
+        space = Space(
+            passes=self.labelling.passes,
+            size=len(numbers),
+            members=tuple(
+                Member(
+                    tensor=touch.tensor,
+                    owner=touch.owner,
+                    role=touch.role,
+                    sign=part.part,
+                    index=_index(self.touched[part.number], position, part.part),
+                )
+                for touch, part in touches
+            ),
+            readings=tuple(self._readings(position)),
+            norms=tuple(dict.fromkeys(row.norm for row in rows if row.norm is not None)),
+            keeps_mean=any(row.mean for row in rows),
+        )
+        if not (space.writers and space.readers) or (self.labelling.orthogonal and not _is_vector(space)):
+            return None
+        return space
+
+    def _readings(self, position: Index) -> Iterator[Reading]:
+        for read, signed in zip(self.labelling.reads, self.read, strict=True):
+            for sign in (1, -1):
+                index = _index(signed, position, sign)
+                if (index != OUTSIDE).any():
+                    yield Reading(layer=read.layer, place=read.place, sign=sign, index=index)
 
 
-def _space(labelling: Labelling, classes: Classes, key: tuple[_Key, ...], numbers: Index) -> Space | None:
-    """Make a space of classes with one key; None where nothing reads or writes them, or where they are no vector of channels."""
-    position = np.full(labelling.count, OUTSIDE)
-    position[numbers] = np.arange(len(numbers))
-
-    def index(variable: Tensor, sign: int, wanted: int) -> Index:
-        signed = classes.signed(variable, sign)
-        return _cut(np.where((signed != OUTSIDE) & (signed % 2 == (wanted > 0)), position[signed // 2], OUTSIDE))
-
-    members, readings = [], []
-    for part in key:
-        if part.kind == "touch":
-            touch = labelling.touches[part.number]
-            held = index(touch.variable, touch.sign, part.part)
-            members.append(Member(tensor=touch.tensor, owner=touch.owner, role=touch.role, sign=part.part, index=held))
-    for read in labelling.reads:
-        for sign in (1, -1):
-            held = index(read.variable, 1, sign)
-            if (held != OUTSIDE).any():
-                readings.append(Reading(layer=read.layer, place=read.place, sign=sign, index=held))
-    rows = [labelling.rows[part.number] for part in key if part.kind == "row"]
-    space = Space(
-        passes=labelling.passes,
-        size=len(numbers),
-        members=tuple(members),
-        readings=tuple(readings),
-        norms=tuple(dict.fromkeys(row.norm for row in rows if row.norm is not None)),
-        keeps_mean=any(row.mean for row in rows),
-    )
-    if not (space.writers and space.readers) or (labelling.orthogonal and not _is_vector(space)):
-        return None
-    return space
+def _index(signed: Index, position: Index, sign: int) -> Index:
+    """Return the channel of every element that carries the factor itself (1) or the inverse (-1)."""
+    return _cut(np.where((signed != OUTSIDE) & (signed % 2 == (sign > 0)), position[signed // 2], OUTSIDE))
 
 
 def _is_vector(space: Space) -> bool:

@@ -1,5 +1,6 @@
 """Single layers with calibration operands that depend on each other, as those of real networks do."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,16 @@ def module(kind: str) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def operands(shape: tuple[int, ...], samples: int = 40, seed: int = 0) -> NDArray[np.float32]:
-    """A few common causes, their means away from zero, and little noise."""
+    """A few common causes, smooth along every axis, their means away from zero, and little noise."""
     draws = np.random.default_rng(seed)
     size = int(np.prod(shape))
-    mixed = draws.standard_normal((samples, 6)) @ draws.standard_normal((6, size)) + draws.standard_normal(size)
-    return (mixed + 0.2 * draws.standard_normal((samples, size))).reshape(samples, *shape).astype(np.float32)
+    mixed = (draws.standard_normal((samples, 6)) @ draws.standard_normal((6, size)) + 1).reshape(samples, *shape)
+    for axis in range(1, mixed.ndim):
+        mixed = mixed + np.roll(mixed, 1, axis) + np.roll(mixed, 2, axis)
+    return (mixed / mixed.std() + 0.1 * draws.standard_normal(mixed.shape)).astype(np.float32)
 
 
+@cache
 def layer_data(kind: str, samples: int = 40, seed: int = 0) -> LayerData:
     torch.manual_seed(seed)
     layer, shape = module(kind)

@@ -52,7 +52,7 @@ def test_every_weight_lies_between_its_two_levels_or_beyond_the_last(text):
     assert ((nearest == low) | (nearest == high)).all()
 
 
-@pytest.mark.parametrize("text", ["tritplanes:group16", "pcdvq", "twinlog4"])
+@pytest.mark.parametrize("text", ["tritplanes:group16", "pcdvq_d8_m4", "twinlog4"])
 def test_methods_without_a_level_for_each_weight_are_refused(text):
     quantizer = Quantizer.parse(text)
     message = (

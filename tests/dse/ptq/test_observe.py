@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.ptq.channel_classes import OUTSIDE
@@ -23,6 +23,7 @@ def indexed(shape: tuple[int, ...], axis: int, generator: np.random.Generator) -
 
 
 @pytest.mark.parametrize(("shape", "operand_shape", "axis"), SHAPES)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_statistics_are_those_of_a_loop(shape: tuple[int, ...], operand_shape: tuple[int, ...], axis: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

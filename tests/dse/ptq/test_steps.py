@@ -8,10 +8,10 @@ from formats import BitatlasError
 
 
 def test_every_step_is_known_once_and_reads_back_from_its_text() -> None:
-    assert steps.ORDER == (
+    assert (
         *("rotate", "equalize", "smooth", "awq"),
         *("gptq", "round", "flexround", "round_block", "lorc", "correct_bias"),
-    )
+    ) == steps.ORDER
     for name, kind in steps.kinds("network", "layer", "block").items():
         step = steps.parse(name)
         assert (type(step), steps.text(step)) == (kind, name)

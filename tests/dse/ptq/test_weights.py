@@ -1,6 +1,5 @@
 """Weights prepared by rows of steps: looked up where they were made before, and made anew where anything differs."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def preparer(resnet8: Experiment, tmp_path: Path) -> WeightPreparer:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
 
     def counted(kind: type) -> None:
@@ -37,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     counted(Gptq)
     counted(CorrectBias)
-    yield made
+    return made
 
 
 def recipe(weight: str = "int4", *steps: str) -> Recipe:

@@ -74,7 +74,9 @@ def losses(problem: Problem, method: str, folder: Path, network_steps: str, samp
         return preparation.layer_fillings(problem.layer_assignments(by_name[group.name], Option.parse(option), row))
 
     partial = path.with_suffix(".partial.json")
-    found = score(preparation.network, groups, fillings_of, images, method=method, seed=seed, partial_file=partial, fingerprint=fingerprint)
+    found = score(
+        preparation.network, groups, fillings_of, images, method=method, seed=seed, partial_file=partial, fingerprint=fingerprint
+    )
     table = ChoiceTable(groups=tuple(by_name), options=tuple(group.options for group in groups), losses=found)
     store.write(path, table, fingerprint)
     return table
@@ -113,11 +115,15 @@ def proposal_plan(problem: Problem, variants: Variants) -> Plan:
 
     Raises ``BitatlasError`` where no objective is a cost, and where no selection keeps the bounds on costs.
     """
-    names = [objective.name for objective in problem.objectives if objective.is_cost]
+    tables = tuple(variants.tables.values())
+    # what comes out the same whatever is chosen is nothing to propose by
+    names = [o.name for o in problem.objectives if o.is_cost and any(np.ptp(part) > 0 for part in variants.first.column(o.name))]
     if not names:
         given = ", ".join(objective.name for objective in problem.objectives)
-        raise InvalidValueError(f"objectives must hold a cost for the sampler front, not only {given}; nearest: --sampler tpe")
-    tables = tuple(variants.tables.values())
+        raise InvalidValueError(
+            f"objectives must hold a cost that depends on the formats for the sampler front, not only {given}; "
+            "nearest: --sampler tpe"
+        )
     frame = Frame.of_all(tables, LOSS, names)
     uniform = [
         Proposal(selection=selection(problem, variants.first, option), origin=f"uniform {str(option).replace(' ', '/')}")

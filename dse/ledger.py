@@ -112,9 +112,15 @@ def shown(where: Path | str) -> str:
 class Ledger:
     """Trials of one search."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        """Take the study."""
+    def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
+        """Take the study and the storage that it is in."""
         self.study = study
+        self._storage = storage
+
+    def close(self) -> None:
+        """Close the connections; the last one to an SQLite file leaves nothing beside it."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     @staticmethod
     def begin(
@@ -126,7 +132,6 @@ class Ledger:
             storage = open_storage(where)
             study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=not new)
             if FINGERPRINT not in study.user_attrs:
-                study.set_user_attr(SETTINGS, settings)
                 study.set_user_attr(FINGERPRINT, json.dumps(dict(fingerprint.parts)))
         except Exception as error:
             if new and isinstance(where, Path):
@@ -137,8 +142,13 @@ class Ledger:
             if isinstance(error, ValueError):  # optuna: other directions than the study has
                 raise BitatlasError(_refusal(where, [str(error)])) from None
             raise
-        ledger = Ledger(study)
-        ledger.check(fingerprint, where)
+        ledger = Ledger(study, storage)
+        try:
+            ledger.check(fingerprint, where)
+            study.set_user_attr(SETTINGS, settings)  # those of today: more trials may be asked for than before
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
 
     @staticmethod
@@ -154,7 +164,7 @@ class Ledger:
             raise BitatlasError(
                 f"study must be one of the ledger's ({', '.join(sorted(names)) or 'none'}), not {name!r}: {shown(where)}"
             )
-        return Ledger(optuna.load_study(study_name=name, storage=storage))
+        return Ledger(optuna.load_study(study_name=name, storage=storage), storage)
 
     @property
     def settings(self) -> str:

@@ -18,7 +18,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 def escaped(text: str) -> str:
     """Return one line of plain text such that Markdown shows it as it is: marks are escaped, underscores where they would mark."""
-    marked = re.sub(r"([\\`*<>\[\]|~$&])", r"\\\1", " ".join(text.split()))
+    marked = re.sub(r"([\\`*<>|~$&]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))
     marked = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", marked)
     return re.sub(r"^([#+-]|\d+(?=[.)]))", lambda mark: f"\\{mark[0]}" if mark[0] in "#+-" else f"{mark[0]}\\", marked)
 

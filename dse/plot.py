@@ -22,7 +22,8 @@ def write_front(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    costs = [objective for objective in found.objectives if objective.is_cost] or [objectives["weight_bits"]]
+    costs = [objective for objective in found.objectives if objective.is_cost]
+    costs = costs or [next(objective for objective in objectives.values() if objective.is_cost)]
     rows = [objectives["accuracy"], objectives["kl"]]
     figure = Figure(figsize=(5.6 * len(costs) + 1.6, 7.6), layout="constrained")
     FigureCanvasAgg(figure)

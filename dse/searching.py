@@ -2,20 +2,25 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from dse import choices, plot, report
+from dse import choices, report, reporting, verdict
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
 from dse.export import qdq, runtime
 from dse.ledger import FILE, Ledger, locked
-from dse.objectives import Bound, Objective
+from dse.objectives import Bound
+from dse.pages import writing
+from dse.pages.facts import Facts, HeldOut
+from dse.pages.front_files import FrontFiles
 from dse.proposals import sampler as proposing
 from dse.report import Outcome
 from dse.search import Evaluated, Worker, enqueue_uniform, evaluated
@@ -26,6 +31,8 @@ from hwmodels.files import write_text
 
 #: seconds between two writings of the tables while a search goes on; what is chosen is written whenever it changes
 WRITE_EVERY = 2.0
+#: seconds between two reports with pictures meanwhile, and how many times what the last one took
+REPORT_EVERY, REPORT_PAUSES = 60.0, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,29 +55,36 @@ def search(settings: SearchSettings, say: Callable[[str], None] = print) -> Sear
     problem = statement.problem
     condition = Bound.parse(settings.choose, statement.objectives) if settings.choose else None
     problem.check_reachable()
-    with locked(folder):
-        ledger = Ledger.begin(
-            statement.settings.storage or folder / FILE,
-            settings.study,
-            statement.fingerprint,
-            [objective.direction for objective in problem.objectives],
-            statement.settings.to_toml(),
-        )
+    with locked(folder), closing(_begin(statement, folder)) as ledger:
         write_text(folder / "search.toml", statement.settings.to_toml())
         _prepare(statement, ledger, folder)
-        writer = Writer(statement=statement, folder=folder, condition=condition)
-        reason = _work(statement, ledger, writer, say)
-        if reason:
-            say(reason)
-        return _finish(statement, writer, condition, say)
+        with Writer(statement=statement, folder=folder, condition=condition) as writer:
+            reason = _work(statement, ledger, writer, say)
+            if reason:
+                say(reason)
+            return _finish(statement, writer, condition, reason, say)
+
+
+def _begin(statement: Statement, folder: Path) -> Ledger:
+    return Ledger.begin(
+        statement.settings.storage or folder / FILE,
+        statement.settings.study,
+        statement.fingerprint,
+        [objective.direction for objective in statement.problem.objectives],
+        statement.settings.to_toml(),
+    )
 
 
 def work(where: str, study: str, say: Callable[[str], None] = print) -> None:
     """Join a search that goes on in a ledger, and work on it until it is done."""
-    ledger = Ledger.join(where, study)
-    statement = state(from_toml(ledger.settings))
-    ledger.check(statement.fingerprint, where)
-    _wait_for_plan(statement, ledger)
+    with closing(Ledger.join(where, study)) as ledger:
+        statement = state(from_toml(ledger.settings))
+        ledger.check(statement.fingerprint, where)
+        _wait_for_plan(statement, ledger)
+        _join(statement, ledger, say)
+
+
+def _join(statement: Statement, ledger: Ledger, say: Callable[[str], None]) -> None:
     with _bar(statement, "worker") as bar:
         worker = _worker(statement, ledger)
 
@@ -137,14 +151,36 @@ def _work(statement: Statement, ledger: Ledger, writer: "Writer", say: Callable[
 
 @dataclass(kw_only=True)
 class Writer:
-    """Keeps the files of a search up to date with its ledger."""
+    """Keeps the files of a search up to date with its ledger; whatever ends the search, its report is written."""
 
     statement: Statement
     folder: Path
     condition: Bound | None
     trials: list[Evaluated] = field(default_factory=list)
+    _front: FrontFiles = field(init=False)
     _written: float = 0.0
+    _reported: float = field(default_factory=time.monotonic)
+    _report_took: float = 0.0
     _chosen: Evaluated | None = None
+
+    def __post_init__(self) -> None:
+        """Begin with the folder as it is."""
+        self._front = FrontFiles(folder=self.folder)
+
+    def __enter__(self) -> "Writer":
+        """Keep the files until the search ends."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Report what ended the search early; that the report fails too must not hide it."""
+        if error is None or not self.trials:
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status = "interrupted; the same command goes on from here" if interrupted else f"failed: {error or type(error).__name__}"
+        try:
+            self.report(status, self._chosen)
+        except Exception as problem:
+            error.add_note(f"the report could not be written: {problem}")
 
     @property
     def outcome(self) -> Outcome:
@@ -160,11 +196,31 @@ class Writer:
             self.write()
 
     def write(self) -> None:
-        """Write the tables and what is chosen."""
-        if self.trials:
-            report.write_tables(self.folder, self.outcome, self.statement.objectives)
-            self._choose()
-            self._written = time.monotonic()
+        """Write the tables, the points of the front, what is chosen, and the report: its text at least."""
+        if not self.trials:
+            return
+        found = self.outcome
+        self._choose()
+        self._front.write(found.front_trials)
+        report.write_tables(self.folder, found, self.statement.objectives)
+        self._front.remove_others(found.front_trials)
+        self._written = time.monotonic()
+        under_way = "not finished; the same command goes on from here"
+        if self._written - self._reported > max(REPORT_EVERY, REPORT_PAUSES * self._report_took):
+            self.report(under_way, self._chosen)
+        else:
+            writing.write_markdown(self._facts(under_way, self._chosen))
+
+    def report(self, status: str, chosen: Evaluated | None, held_out: HeldOut | None = None, agreement: str = "") -> None:
+        """Write the whole report, with its pictures and the page."""
+        begun = time.monotonic()
+        writing.write(self._facts(status, chosen, held_out, agreement))
+        self._reported = time.monotonic()
+        self._report_took = self._reported - begun
+
+    def _facts(self, status: str, chosen: Evaluated | None, held_out: HeldOut | None = None, agreement: str = "") -> Facts:
+        done = f"{len(self.trials)} of {self.statement.settings.trials} trials: {status}"
+        return reporting.facts(self.statement, self.folder, self.outcome, chosen, done, held_out=held_out, agreement=agreement)
 
     def _choose(self) -> None:
         if not self.outcome.front:
@@ -173,9 +229,13 @@ class Writer:
             chosen = report.choose(self.outcome, self.condition)
         except BitatlasError:  # nothing meets the condition yet: said at the end
             return
-        if self._chosen is None or chosen.number != self._chosen.number:
+        if self._chosen is None or chosen.ledger_number != self._chosen.ledger_number:
             report.write_chosen(self.folder, chosen)
-            self._chosen = chosen
+        self._chosen = chosen
+
+    def forget_chosen(self) -> None:
+        """Take back what was chosen: nothing is."""
+        self._chosen = None
 
 
 def front_line(found: Outcome) -> str:
@@ -188,30 +248,39 @@ def front_line(found: Outcome) -> str:
     return f"front {len(found.front)}: {', '.join(ranges)}" if ranges else "no feasible trial yet"
 
 
-def _finish(statement: Statement, writer: Writer, condition: Bound | None, say: Callable[[str], None]) -> SearchResult:
+def _finish(statement: Statement, writer: Writer, condition: Bound | None, reason: str, say: Callable[[str], None]) -> SearchResult:
     experiment, found, folder = statement.problem.experiment, writer.outcome, writer.folder
-    objectives: dict[str, Objective] = dict(statement.objectives)
-    float_accuracy = experiment.float_figures("validation").accuracy
-    subject = experiment.subject
-    title = f"{subject.model} on {subject.dataset.name}: {len(found.trials)} trials, {len(found.front)} on the front"
     (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier run: what is chosen now may differ, or nothing may be
     try:
         chosen = report.choose(found, condition)
     except BitatlasError:
         (folder / "chosen.json").unlink(missing_ok=True)
-        plot.write_front(folder / "front.png", found, None, float_accuracy, objectives, title)
-        raise
-    plot.write_front(folder / "front.png", found, chosen, float_accuracy, objectives, title)
+        writer.forget_chosen()
+        raise  # the report says why
+    held_out = reporting.held_out(statement.problem, chosen)
     agreement = export_checked(experiment, chosen.assignment, folder / "model.onnx")
     report.write_chosen(folder, chosen)
-    shown = ", ".join(f"{name} {value:.6g} {objectives[name].unit}" for name, value in chosen.figures.items())
-    say(f"float32 accuracy on validation: {float_accuracy:.4f}")
-    say(f"chosen: trial {chosen.number} ({chosen.origin}): {shown}")
-    for name, remark in chosen.remarks.items():
-        say(f"{name}: {remark}")
-    say(f"onnxruntime against the emulator on validation: {agreement}")
-    say(f"results in {folder}: trials.csv, front.csv, front.png, chosen.json, model.onnx")
+    writer.report(reason or "finished", chosen, held_out, str(agreement))
+    for line in closing_lines(statement, found, chosen, held_out, agreement):
+        say(line)
+    say(f"results in {folder}: report.html, report.md, trials.csv, front.csv, front/, chosen.json, model.onnx")
     return SearchResult(experiment=experiment, outcome=found, chosen=chosen, agreement=agreement)
+
+
+def closing_lines(
+    statement: Statement, found: Outcome, chosen: Evaluated, held_out: HeldOut, agreement: runtime.Agreement
+) -> list[str]:
+    """Return what a search says at its end."""
+    objectives = statement.objectives
+    shown = ", ".join(f"{name} {value:.6g} {objectives[name].unit}" for name, value in chosen.figures.items())
+    return [
+        f"float32 accuracy on validation: {statement.problem.experiment.float_figures('validation').accuracy:.4f}",
+        f"chosen: trial {chosen.number} ({chosen.origin}): {shown}",
+        *(f"{name}: {remark}" for name, remark in chosen.remarks.items()),
+        *verdict.lines(verdict.judge(found, chosen)),
+        f"accuracy on test: {held_out.accuracy:.4f} (float32: {held_out.float_accuracy:.4f})",
+        f"onnxruntime against the emulator on validation: {agreement}",
+    ]
 
 
 def export_checked(experiment: Experiment, assignment: Assignment, path: Path) -> runtime.Agreement:

@@ -23,10 +23,10 @@ class Verdict:
     #: by what they are compared: the first objective that is measured, and the costs among the objectives
     measured: Objective
     costs: tuple[Objective, ...]
-    #: points of the front, and how many of them are mixed; how many feasible trials are mixed
+    #: points of the front, and how many of them are mixed; whether anything but uniform assignments was measured
     front: int
     mixed_front: int
-    mixed_trials: int
+    others: bool
     #: hypervolume of the front and of the uniform trials alone, and where it is measured; None where there is no such box
     volume: float
     uniform_volume: float
@@ -71,7 +71,7 @@ def judge(found: Outcome, chosen: Evaluated | None) -> Verdict:
         costs=costs,
         front=len(found.front),
         mixed_front=sum(trial.assignment.digest not in by_digest for trial in found.front_trials),
-        mixed_trials=sum(trial.assignment.digest not in by_digest for trial in feasible),
+        others=len(feasible) > len(uniform),
         volume=box.share(box.place(found.front_trials)) if box else 0.0,
         uniform_volume=box.share(box.place(uniform)) if box and uniform else 0.0,
         box=box,
@@ -90,18 +90,18 @@ def _on_chosen(verdict: Verdict, chosen: Evaluated) -> str:
     if verdict.cheapest is None:
         return f"no uniform assignment that keeps the bounds was measured, so none is compared; {mine}"
     if verdict.same is not None:
-        tried = "" if verdict.mixed_trials else ", and no mixed assignment that keeps the bounds was measured"
+        tried = "" if verdict.others else ", and no other assignment that keeps the bounds was measured"
         figures = _figures(verdict, chosen)
         return f"mixed precision does not beat {verdict.same.origin} here, which is what is chosen{tried}: {figures}"
     if verdict.at_cost is None:
         cheapest = verdict.cheapest
         return f"no uniform assignment costs as little: {mine}, the cheapest, {cheapest.origin}, {_figures(verdict, cheapest)}"
     best = verdict.at_cost
-    theirs = f"the best uniform assignment{' at no higher cost' if verdict.costs else ''}, {_figures(verdict, best)}"
+    which = f"the best uniform assignment{' at no higher cost' if verdict.costs else ''} (trial {best.number})"
+    compared = f"{mine}; {which}, {_figures(verdict, best)}"
     if not verdict.beaten:
-        return f"mixed precision does not beat {best.origin} here: {mine}; {best.origin}, {theirs}"
-    worse = _worse(chosen, best)
-    return f"mixed precision beats {best.origin} here: {mine}; {best.origin}, {theirs}{worse}"
+        return f"mixed precision does not beat {best.origin} here: {compared}"
+    return f"mixed precision beats {best.origin} here: {compared}{_worse(chosen, best)}"
 
 
 def _worse(chosen: Evaluated, best: Evaluated) -> str:
@@ -130,8 +130,8 @@ def _on_front(verdict: Verdict) -> str:
         return f"{mixed}; fewer than two objectives differ among the feasible trials, so there is no hypervolume to compare"
     gain = verdict.volume - verdict.uniform_volume
     return (
-        f"{mixed}; its hypervolume is {verdict.volume:.4f}, that of the uniform assignments alone {verdict.uniform_volume:.4f}, "
-        f"{gain:.4f} less ({verdict.box})"
+        f"{mixed}; its hypervolume is {verdict.volume:.4f}, {gain:.4f} above the {verdict.uniform_volume:.4f} "
+        f"of the uniform assignments alone ({verdict.box})"
     )
 
 

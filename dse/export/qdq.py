@@ -100,7 +100,9 @@ def _lower(node: onnx.NodeProto, network: Network, assignment: Assignment, filli
     if isinstance(filling, StoredWeight):
         if not isinstance(filling.encoded, QuantizedTensor) or filling.encoded.quantizer.granularity.name == "tile":
             exported = "a format with scales by tensor, channel or group"
-            raise InvalidValueError(f"weight must be {exported} to be exported, not {assignment.layers[layer.name].weight} (layer {layer.name!r})")
+            raise InvalidValueError(
+                f"weight must be {exported} to be exported, not {assignment.layers[layer.name].weight} (layer {layer.name!r})"
+            )
         _lower_stored(layer, filling.prepared, filling.encoded, node.output[0], parts)
     else:
         assert isinstance(filling, ActivationQuantizer)

@@ -85,9 +85,10 @@ def _draw(axes: "Axes", shown: Columns, layers: Sequence[str], role: Role) -> No
             colour = "white" if bits[row, column] > 0.55 * DARKEST else "black"
             text, *more = _cell(point, name, role)
             below = 0.2 if more else 0.0
-            style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "parse_math": False}
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "parse_math": False, "in_layout": False}
             axes.text(column, row - below, text, fontsize=7.5, **style)
-            axes.text(column, row + below, "".join(more), fontsize=5.5, **style)
+            if more:
+                axes.text(column, row + below, *more, fontsize=5.5, **style)
     axes.set_xticks(np.arange(len(shown.points) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(layers) - 1) + 0.5, minor=True)
     axes.grid(visible=True, which="minor", color="white", linewidth=1)

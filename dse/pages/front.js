@@ -25,7 +25,7 @@
     if (parent) parent.append(made);
     return made;
   };
-  const number = (value) => Number(value.toPrecision(5)).toString();
+  const number = (value) => Number(value.toPrecision(6)).toString();
   const withUnit = (figure, value) => `${figure.name} ${number(value)}${figure.unit === "share" ? "" : ` ${figure.unit}`}`;
   // what Plotly shows is read as its own markup
   const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
@@ -68,10 +68,10 @@
     };
   }
 
-  // marks around points that another trace already has: they are not pointed at
-  function ring(trials, x, y, name, marker) {
+  // a line or marks at points that another trace already has: they are not pointed at
+  function unpointed(trials, x, y, style) {
     return {
-      type: "scatter", mode: "markers", name, marker, hoverinfo: "skip", showlegend: false,
+      type: "scatter", hoverinfo: "skip", showlegend: false, ...style,
       x: trials.map((trial) => value(trial, x)), y: trials.map((trial) => value(trial, y)),
     };
   }
@@ -82,27 +82,32 @@
     const inThisPlane = new Set(data.objectives).size === 2 && data.objectives.includes(x) && data.objectives.includes(y);
     if (inThisPlane && x !== y) {
       const sorted = [...onFront].sort((a, b) => value(a, x) - value(b, x));
-      made.push({ ...ring(sorted, x, y, "line"), mode: "lines", line: { color: "#1f5fa8", width: 1 }, opacity: 0.6 });
+      made.push(unpointed(sorted, x, y, { mode: "lines", line: { color: "#1f5fa8", width: 1 }, opacity: 0.6 }));
     }
     for (const kind of Object.keys(KINDS)) {
       const own = data.trials.filter((trial) => trial.kind === kind);
       if (own.length) made.push(traceOf(kind, own, x, y));
     }
     const square = { color: "#d9822b", symbol: "square-open", size: 14, line: { width: 1.6 } };
-    made.push(ring(onFront.filter((trial) => trial.uniform), x, y, "uniform on the front", square));
+    made.push(unpointed(onFront.filter((trial) => trial.uniform), x, y, { mode: "markers", marker: square }));
     const circle = { color: "#1d2733", symbol: "circle-open", size: 22, line: { width: 2 } };
-    made.push(ring(selected === null ? [] : [byNumber.get(selected)], x, y, "selected", circle));
+    const picked = selected === null ? [] : [byNumber.get(selected)];
+    made.push(unpointed(picked, x, y, { mode: "markers", marker: circle }));
     return made;
   }
 
   function axis(name, logarithmic) {
     const figure = data.figures[figureIndex.get(name)];
     const better = figure.higherIsBetter ? "higher is better" : "lower is better";
-    const large = data.trials.some((trial) => value(trial, name) >= 1000);
-    return {
+    const values = data.trials.map((trial) => value(trial, name));
+    const low = Math.min(...values), high = Math.max(...values);
+    const made = {
       title: { text: plain(`${figure.header}, ${better}`) }, type: logarithmic ? "log" : "linear", gridcolor: "#e4e8ec",
-      exponentformat: large ? "SI" : "power", zeroline: false, ...(logarithmic && large ? { dtick: "D2" } : {}),
+      exponentformat: high >= 1000 ? "SI" : "power", zeroline: false,
     };
+    if (!logarithmic) return made;
+    // over several decades only powers are named; over few, numbers in between too
+    return high / low > 300 ? { ...made, dtick: 1 } : { ...made, dtick: "D2", tickformat: high >= 1000 ? "~s" : "~g" };
   }
 
   function floatLine(axisName, logarithmic) {
@@ -127,7 +132,9 @@
       hoverlabel: { align: "left", bgcolor: "white", bordercolor: "#5b6672", font: { family: "monospace", size: 11, color: "#1d2733" } },
       shapes: lines.map((line) => line.shape), annotations: lines.map((line) => line.annotation),
     };
-    const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+    // these buttons alone: by default there is one that sends the chart to Plotly's own servers
+    const buttons = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+    const settings = { responsive: true, displaylogo: false, modeBarButtons: buttons };
     return Plotly.react(plot, traces(x, y), layout, settings);
   }
 
@@ -165,7 +172,10 @@
     const body = element("tbody", "", made);
     rows.forEach((cells) => {
       const row = element("tr", "", body);
-      cells.forEach((cell) => { element("td", typeof cell === "number" ? number(cell) : cell, row).className = typeof cell === "number" ? "number" : ""; });
+      cells.forEach((cell) => {
+        const numeric = typeof cell === "number";
+        element("td", numeric ? number(cell) : cell, row).className = numeric ? "number" : "";
+      });
     });
   }
 

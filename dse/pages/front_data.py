@@ -62,9 +62,9 @@ def _figures(facts: Facts, trials: list[Evaluated]) -> list[dict[str, Any]]:
 
 
 def _default(facts: Facts, *, cost: bool) -> str:
-    """Return the figure that an axis begins with: the first cost, or the first measured objective, with what stands in for it."""
-    own = [objective.name for objective in facts.found.objectives if objective.is_cost == cost]
-    return (own or ["weight_bits" if cost else "kl"])[0]
+    """Return the figure that an axis begins with: the first cost, or the first that is measured, an objective if there is one."""
+    kind = [o for o in (*facts.found.objectives, *facts.objectives.values()) if o.is_cost == cost]
+    return kind[0].name
 
 
 def _trial(facts: Facts, trial: Evaluated, texts: _Texts) -> dict[str, Any]:

@@ -122,9 +122,11 @@ def _chosen(facts: Facts) -> tuple[Block, ...]:
     how = f"the cheapest with {facts.settings.choose}" if facts.settings.choose else "the knee of the front"
     steps = f"; steps on the network: {'+'.join(facts.chosen.assignment.steps)}" if facts.chosen.assignment.steps else ""
     remarks = [Text(text=f"{name}: {remark}") for name, remark in facts.chosen.remarks.items()]
+    layers = facts.chosen.assignment.layers
     rows = [
-        {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation), "steps": "+".join(layer.steps)}
-        for name, layer in facts.chosen.assignment.layers.items()
+        {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation)}
+        | ({"steps": "+".join(layer.steps)} if any(other.steps for other in layers.values()) else {})
+        for name, layer in layers.items()
     ]
     chosen = Text(text=f"Chosen is trial {facts.chosen.number} ({facts.chosen.origin}), {how}{steps}.")
     return (chosen, *remarks, *_if_there(facts.folder, FORMATS), Table(frame=pd.DataFrame(rows)))
@@ -159,7 +161,8 @@ def _history(facts: Facts) -> tuple[Block, ...]:
 
 def _sensitivities(facts: Facts) -> tuple[Block, ...]:
     if facts.sensitivity is None:
-        return (Text(text=f"The sampler {facts.settings.sampler} begins without sensitivities, so there is no picture of them."),)
+        why = "none lie in this folder" if facts.settings.sampler == "front" else f"sampler {facts.settings.sampler} needs none"
+        return (Text(text=f"There is no picture of sensitivities: {why}."),)
     said = f"What each option of one group adds to the divergence by itself, scored by {facts.settings.sensitivity}."
     return (Text(text=said), *_if_there(facts.folder, SENSITIVITY))
 

@@ -1,7 +1,7 @@
 """The sensitivities that a search began with as a picture: a column for each group of layers, a row for each option."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,8 @@ def _draw(axes: "Axes", losses: NDArray[np.float64]) -> None:
     for (row, column), loss in np.ndenumerate(losses):
         if np.isfinite(loss):
             colour = "white" if dark[row, column] else "black"
-            axes.text(column, row, _figure(float(loss)), ha="center", va="center", fontsize=6, color=colour)
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "in_layout": False}
+            axes.text(column, row, _figure(float(loss)), fontsize=6, **style)
 
 
 def _figure(loss: float) -> str:

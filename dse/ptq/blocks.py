@@ -96,7 +96,7 @@ def _computed(graph: fx.Graph) -> list[fx.Node]:
 
 def _is_size(node: fx.Node) -> bool:
     """Whether a node is the number of samples."""
-    return node.target == aten.sym_size.int and node.args[1] == 0 and node.all_input_nodes[0].op == "placeholder"
+    return bool(node.target == aten.sym_size.int and node.args[1] == 0 and node.all_input_nodes[0].op == "placeholder")
 
 
 def _cut_points(computed: Sequence[fx.Node]) -> list[fx.Node]:

@@ -59,10 +59,10 @@ class Round:
     def apply(self, data: LayerData, quantizer: TensorQuantizer, prepared: PreparedWeight) -> PreparedWeight:
         """Return the weight with new codes; an output channel that they do not serve better keeps those that it had."""
         wanted, levels = aim(data, prepared), grid(prepared.encoded)
-        choice = Choice.between_neighbours(levels, wanted.weight)
-        came = choice.nearest_upper(prepared.encoded.decode())
         with alone(learning=True):
+            choice = Choice.between_neighbours(levels, wanted.weight)
             self._learn(choice, wanted, levels)
+        came = choice.nearest_upper(prepared.encoded.decode())
         best = prepared
         for upper in (choice.upper(), came):
             codes = choice.codes(levels, exchanged(choice, wanted, upper))

@@ -15,13 +15,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dse import searching
+from dse import searching, stating
 from dse.experiment import Experiment
 from dse.ledger import FILE
 from dse.objectives import Bound, available
-from dse.search import Problem, Space
+from dse.problem import Problem, groups_of
 from dse.searching import search
 from dse.settings import SearchSettings, merge
+from dse.space import Space
 from formats import BitatlasError
 
 SETTINGS = SearchSettings(
@@ -46,7 +47,9 @@ def trials(folder: Path) -> pd.DataFrame:
 
 def test_every_result_is_there_and_nothing_half_written(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {".lock", FILE, "search.toml", "trials.csv", "front.csv", "front.png", "chosen.json", "model.onnx"}
+    tables = {"trials.csv", "front.csv", "front", "chosen.json", "model.onnx", "sensitivity.json"}
+    assert names >= {".lock", FILE, "search.toml", "front.png", "report.md", "report.html", *tables}
+    assert not [name for name in names if name.startswith(FILE + "-") or "partial" in name or "tmp" in name]
 
 
 def test_tables_have_units_and_every_trial(finished: Path) -> None:
@@ -76,6 +79,7 @@ def test_uniform_assignments_come_first(finished: Path) -> None:
         "uniform int8/int4",
     ]
     assert [origin.startswith("uniform") for origin in origins] == [True] * 16 + [False] * 8
+    assert {origin.split(":")[0] for origin in origins[16:]} <= {"front", "refit", "exchange"}
 
 
 def test_the_chosen_assignment_is_a_file_of_the_front(finished: Path) -> None:
@@ -91,9 +95,10 @@ def test_the_same_command_and_seed_give_the_same_trials(finished: Path, tmp_path
     assert (tmp_path / "again" / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
 
 
-def test_another_seed_gives_other_trials(finished: Path, tmp_path: Path) -> None:
-    run(tmp_path / "other", seed=1)
-    assert (tmp_path / "other" / "trials.csv").read_bytes() != (finished / "trials.csv").read_bytes()
+def test_another_seed_gives_other_trials_by_a_sampler_that_draws(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run(tmp_path / str(seed), seed=seed, sampler="random", formats=("int4", "e2m1"))
+    assert (tmp_path / "0" / "trials.csv").read_bytes() != (tmp_path / "1" / "trials.csv").read_bytes()
 
 
 def test_trials_added_later_are_those_of_a_longer_search(finished: Path, tmp_path: Path) -> None:
@@ -131,13 +136,13 @@ def test_a_bound_beyond_the_best_there_is_is_refused_at_once(tmp_path: Path, bou
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
 def test_a_search_in_two_parts_equals_one(tmp_path: Path, sampler: str) -> None:
     formats = ("int4", "e2m1")  # few uniform assignments, so that the sampler has most of the trials
-    run(tmp_path / "whole", sampler=sampler, formats=formats, trials=50)
+    run(tmp_path / "whole", sampler=sampler, formats=formats, trials=32)
     # what is proposed before the cut must not depend on how many trials were asked for
-    run(tmp_path / "parts", sampler=sampler, formats=formats, trials=33)
-    run(tmp_path / "parts", sampler=sampler, formats=formats, trials=50)
+    run(tmp_path / "parts", sampler=sampler, formats=formats, trials=23)
+    run(tmp_path / "parts", sampler=sampler, formats=formats, trials=32)
     assert (tmp_path / "parts" / "trials.csv").read_bytes() == (tmp_path / "whole" / "trials.csv").read_bytes()
 
 
@@ -181,7 +186,7 @@ def count(folder: Path) -> int:
         return 0
     try:
         with closing(sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True)) as ledger:
-            (done,) = ledger.execute("SELECT COUNT(*) FROM trials WHERE state = 'COMPLETE'").fetchone()
+            (done,) = ledger.execute("SELECT COUNT(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')").fetchone()
     except sqlite3.OperationalError:
         return 0  # being made
     return int(done)
@@ -208,23 +213,23 @@ def test_what_was_measured_before_is_not_measured_again(finished: Path, tmp_path
     ],
 )
 def test_a_folder_of_another_search_is_refused(finished: Path, change: dict[str, object], difference: str) -> None:
-    before = {path: path.read_bytes() for path in finished.iterdir()}
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     with pytest.raises(BitatlasError, match=re.escape(difference)) as caught:
         run(finished, **change)
     assert str(caught.value).startswith(f"search in {finished} must go on as it began, not with changes (")
     assert str(caught.value).endswith("); use another --out")
-    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
 def test_changed_code_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "code_version", lambda: "f" * 64)
+    monkeypatch.setattr(stating, "code_version", lambda: "f" * 64)
     with pytest.raises(BitatlasError, match=r"code was [0-9a-f]{12}…, is ffffffffffff…"):
         run(finished)
 
 
 def test_a_broken_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database, however long it may be" * 100)
-    message = f"ledger must be a usable SQLite file, not fail (file is not a database): {tmp_path / FILE}"
+    message = f"ledger must be a usable database, not fail (file is not a database): {tmp_path / FILE}"
     with pytest.raises(BitatlasError, match=f"^{re.escape(message)}$"):
         run(tmp_path)
 
@@ -250,7 +255,7 @@ def test_the_cheapest_reachable_cost_is_found_by_layer(resnet8: Experiment) -> N
     objectives = available(resnet8.cost_models)
     problem = Problem(
         experiment=resnet8,
-        space=Space(weights=("int8", "pot4"), activations=("int8", "int4")),
+        space=Space(groups=groups_of(resnet8, (), automatic=False), weights=("int8", "pot4"), activations=("int8", "int4")),
         objectives=(objectives["kl"],),
         bounds=(Bound.parse("lut<=1", objectives),),
     )

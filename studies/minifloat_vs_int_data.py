@@ -123,7 +123,7 @@ def unequal_pairs(scope: Scope, lines: pd.DataFrame, model: str) -> list[tuple[R
 def closest(plain: pd.DataFrame, bits: int) -> str:
     """Return the minifloat of a width whose predictions are closest to the float network's."""
     of_width = plain[(plain["weight_bits [bit]"] == bits) & (plain["kind"] == MINIFLOAT)]
-    return str(of_width.loc[of_width["kl [nat]"].idxmin(), "weight"])
+    return str(of_width.sort_values("kl [nat]", kind="stable")["weight"].iloc[0])
 
 
 def line(experiment: Experiment, row: Row, weight: str, activation: str, samples: int) -> dict[str, object]:
@@ -174,4 +174,5 @@ def _lines(experiment: Experiment, wanted: Sequence[tuple[Row, str, str]], sampl
 
 def best_rows(lines: pd.DataFrame) -> pd.DataFrame:
     """Return for every network and pair of formats the line of the row of steps with the lowest divergence."""
-    return lines.loc[lines.groupby(["model", "weight", "activation"], sort=False)["kl [nat]"].idxmin()].reset_index(drop=True)
+    closest_first = lines.sort_values("kl [nat]", kind="stable")
+    return closest_first.drop_duplicates(["model", "weight", "activation"]).sort_index().reset_index(drop=True)

@@ -30,8 +30,7 @@ def duels(lines: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (model, bits), some in equal_widths(best_rows(lines)).groupby(["model", WEIGHT_BITS], sort=False):
         integer = some[some["kind"] == INTEGER].iloc[0]
-        minifloats = some[some["kind"] == MINIFLOAT]
-        minifloat = minifloats.loc[minifloats[KL].idxmin()]
+        minifloat = some[some["kind"] == MINIFLOAT].sort_values(KL, kind="stable").iloc[0]
         found.append(
             {
                 "model": model,

@@ -22,6 +22,8 @@ COMMAND = "python -m studies.quickstart"
 REPORT = Path("reports/quickstart")
 RESULTS = Path("results/quickstart")  # the search's ledger; not part of the report
 FORMATS = ("int4", "int8", "e2m1", "e3m2", "pot4", "post4", "ternary")
+#: rows of post-training steps to choose from for every weight
+STEPS = ("none", "gptq+correct_bias")
 DEVICE, FPS = "zynq7020", 50_000
 WHERE = f"{DEVICE} at {FPS:,} samples a second"
 COPIED = ("trials.csv", "front.csv", "front.png", "chosen.json", "model.onnx")
@@ -34,9 +36,10 @@ def settings(*, quick: bool, folder: Path) -> SearchSettings:
         data="digits",
         formats=FORMATS,
         objectives=("kl", "lut"),
+        layer_steps=STEPS,
         device=DEVICE,
         fps=FPS,
-        trials=60 if quick else 400,
+        trials=60 if quick else 300,
         choose="accuracy>=0.97",
         out=str(folder),
     )

@@ -107,7 +107,8 @@
     };
     if (!logarithmic) return made;
     // over several decades only powers are named; over few, numbers in between too
-    return high / low > 300 ? { ...made, dtick: 1 } : { ...made, dtick: "D2", tickformat: high >= 1000 ? "~s" : "~g" };
+    if (high / low > 300) return { ...made, dtick: 1 };
+    return { ...made, dtick: high / low > 8 ? "D2" : "D1", tickformat: high >= 1000 ? "~s" : "~g" };
   }
 
   function floatLine(axisName, logarithmic) {
@@ -165,6 +166,12 @@
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   }
 
+  // long names of layers and quantizers may go on in a new line after these signs
+  function breakable(cell, text) {
+    text.split(/(?<=[.:+_])/).forEach((part) => cell.append(part, document.createElement("wbr")));
+    return cell;
+  }
+
   function table(headers, rows) {
     const made = element("table", "", panel);
     const head = element("tr", "", element("thead", "", made));
@@ -174,7 +181,7 @@
       const row = element("tr", "", body);
       cells.forEach((cell) => {
         const numeric = typeof cell === "number";
-        element("td", numeric ? number(cell) : cell, row).className = numeric ? "number" : "";
+        breakable(element("td", "", row), numeric ? number(cell) : cell).className = numeric ? "number" : "";
       });
     });
   }

@@ -105,6 +105,6 @@ def _mark_changes(axes: "Axes", made: History) -> None:
         first = made.kinds.index(name)
         at = (made.evaluations[first - 1] + made.evaluations[first]) / 2
         axes.axvline(at, color=FAINT, linewidth=1, zorder=0)
-        height = 1.01 + 0.04 * (number % 2)  # two that begin one after the other would stand on the same spot
+        height = 1.01 + 0.04 * (number % 3)  # those that begin one after the other would stand on the same spot
         place = axes.get_xaxis_transform()
         axes.text(at, height, f"{name} ▸", color=colour(name), fontsize=8, transform=place, parse_math=False)

@@ -107,7 +107,8 @@ def page(browser: Any, searched: Path) -> Page:
     return Page(browser, searched)
 
 
-def test_a_point_shows_its_assignment_and_clicked_the_command_that_exports_it(page: Page, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_point_shows_its_assignment_and_clicked_the_command_that_exports_it(
+    page: Page, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = min((searched / "front").iterdir())
     assignment = json.loads(file.read_text())

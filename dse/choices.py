@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dse import results
 from dse.objectives import Objective
 from dse.problem import Problem
 from dse.proposals.frame import Frame
@@ -19,6 +21,7 @@ from dse.sensitivity.score import score
 from dse.settings import Fingerprint
 from dse.space import Option
 from formats.errors import InvalidValueError
+from hwmodels.files import cache_directory
 
 LOSS = "kl"
 #: calibration samples that sensitivities are scored on
@@ -42,44 +45,65 @@ def cost_objectives(problem: Problem) -> list[Objective]:
 
 
 def losses(problem: Problem, method: str, folder: Path, network_steps: str, samples: int = SAMPLES, seed: int = 0) -> ChoiceTable:
-    """Return the scored losses of every option, from the folder where they were scored before.
+    """Return the scored losses of every option, from the folder or the cache where they were scored before.
 
-    Raises ``BitatlasError`` where the folder holds losses of something else.
+    What was scored for another search, with other budgets or costs, is not scored again. Raises ``BitatlasError`` where the folder
+    holds losses of something else.
     """
-    space, row = problem.space, stepping.parse_row(network_steps, "network")
-    preparation = problem.experiment.preparation.after(row)
-    by_name = {group.name: group for group in space.groups}
-    groups = [
-        scored.Group(name=group.name, layers=group.layers, options=tuple(map(str, space.options(group)))) for group in space.groups
-    ]
-    images = preparation.calibration.images[:samples]
-    fingerprint = Fingerprint(
+    row = stepping.parse_row(network_steps, "network")
+    images = problem.experiment.preparation.calibration.images[:samples]
+    fingerprint = _fingerprint(problem, method, network_steps, len(images), seed)
+    rows = problem.space.network_steps
+    path = folder / f"sensitivity{'' if len(rows) == 1 else f'-{rows.index(network_steps)}'}.json"
+    if path.exists():
+        return store.read(path, fingerprint)
+    kept = cache_directory() / "sensitivity" / f"{results.key(*fingerprint.parts, *fingerprint.parts.values())}.json"
+    if kept.exists():
+        table = store.read(kept, fingerprint)
+    else:
+        table = _scored(problem, method, row, images, seed, path.with_suffix(".partial.json"), fingerprint)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        store.write(kept, table, fingerprint)
+    store.write(path, table, fingerprint)
+    return table
+
+
+def _fingerprint(problem: Problem, method: str, network_steps: str, samples: int, seed: int) -> Fingerprint:
+    space = problem.space
+    return Fingerprint(
         parts={
             **problem.experiment.identity,
             "network steps": network_steps,
             "method": method,
-            "samples": str(len(images)),
+            "samples": str(samples),
             "seed": str(seed),
-            "groups": "; ".join(f"{group.name}: {', '.join(group.layers)}" for group in groups),
-            "options": "; ".join(groups[0].options),
+            "groups": "; ".join(f"{group.name}: {', '.join(group.layers)}" for group in space.groups),
+            "options": "; ".join(map(str, space.uniform)),
             "code": code_version(),
         }
     )
-    suffix = "" if len(space.network_steps) == 1 else f"-{space.network_steps.index(network_steps)}"
-    path = folder / f"sensitivity{suffix}.json"
-    if path.exists():
-        return store.read(path, fingerprint)
+
+
+def _scored(
+    problem: Problem,
+    method: str,
+    row: tuple[str, ...],
+    images: NDArray[np.float32],
+    seed: int,
+    partial: Path,
+    fingerprint: Fingerprint,
+) -> ChoiceTable:
+    space, preparation = problem.space, problem.experiment.preparation.after(row)
+    by_name = {group.name: group for group in space.groups}
+    groups = [scored.Group(name=g.name, layers=g.layers, options=tuple(map(str, space.options(g)))) for g in space.groups]
 
     def fillings_of(group: scored.Group, option: str) -> scored.Fillings:
         return preparation.layer_fillings(problem.layer_assignments(by_name[group.name], Option.parse(option), row))
 
-    partial = path.with_suffix(".partial.json")
     found = score(
         preparation.network, groups, fillings_of, images, method=method, seed=seed, partial_file=partial, fingerprint=fingerprint
     )
-    table = ChoiceTable(groups=tuple(by_name), options=tuple(group.options for group in groups), losses=found)
-    store.write(path, table, fingerprint)
-    return table
+    return ChoiceTable(groups=tuple(by_name), options=tuple(group.options for group in groups), losses=found)
 
 
 def with_costs(problem: Problem, table: ChoiceTable) -> ChoiceTable:

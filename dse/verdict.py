@@ -85,6 +85,11 @@ def lines(verdict: Verdict) -> list[str]:
     return [_on_chosen(verdict, verdict.chosen), *_on_price(verdict, verdict.chosen), _on_front(verdict)]
 
 
+def _name(trial: Evaluated) -> str:
+    """Return what a uniform trial is: ``uniform int4/int4``, and the steps of the network before it."""
+    return trial.origin + (f" after {'+'.join(trial.assignment.steps)}" if trial.assignment.steps else "")
+
+
 def _on_chosen(verdict: Verdict, chosen: Evaluated) -> str:
     mine = f"trial {chosen.number} has {_figures(verdict, chosen)}"
     if verdict.cheapest is None:
@@ -92,16 +97,16 @@ def _on_chosen(verdict: Verdict, chosen: Evaluated) -> str:
     if verdict.same is not None:
         tried = "" if verdict.others else ", and no other assignment that keeps the bounds was measured"
         figures = _figures(verdict, chosen)
-        return f"mixed precision does not beat {verdict.same.origin} here, which is what is chosen{tried}: {figures}"
+        return f"mixed precision does not beat {_name(verdict.same)} here, which is what is chosen{tried}: {figures}"
     if verdict.at_cost is None:
         cheapest = verdict.cheapest
-        return f"no uniform assignment costs as little: {mine}, the cheapest, {cheapest.origin}, {_figures(verdict, cheapest)}"
+        return f"no uniform assignment costs as little: {mine}, the cheapest, {_name(cheapest)}, {_figures(verdict, cheapest)}"
     best = verdict.at_cost
     which = f"the best uniform assignment{' at no higher cost' if verdict.costs else ''} (trial {best.number})"
     compared = f"{mine}; {which}, {_figures(verdict, best)}"
     if not verdict.beaten:
-        return f"mixed precision does not beat {best.origin} here: {compared}"
-    return f"mixed precision beats {best.origin} here: {compared}{_worse(chosen, best)}"
+        return f"mixed precision does not beat {_name(best)} here: {compared}"
+    return f"mixed precision beats {_name(best)} here: {compared}{_worse(chosen, best)}"
 
 
 def _worse(chosen: Evaluated, best: Evaluated) -> str:
@@ -119,7 +124,7 @@ def _on_price(verdict: Verdict, chosen: Evaluated) -> list[str]:
     theirs, mine = verdict.as_good.figures[cost.name], chosen.figures[cost.name]
     times = f": {theirs / mine:.3g} times the {cost.name}" if mine > 0 else ""
     return [
-        f"the cheapest uniform assignment with a {measured.name} as good is {verdict.as_good.origin}, "
+        f"the cheapest uniform assignment with a {measured.name} as good is {_name(verdict.as_good)}, "
         f"{_figures(verdict, verdict.as_good)}{times}"
     ]
 

@@ -1,7 +1,8 @@
 """What the study of minifloats against integers measures: pairs of formats after rows of post-training steps, a line for each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pandas as pd
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from dse.assignment import parse_quantizer
 from dse.experiment import Experiment, prepare
 from dse.models import loading
 from dse.ptq import steps as stepping
+from dse.quantize import Preparation
 from formats import registry
 from hwmodels import cost
 from hwmodels.storage import WEIGHT_MEMORY
@@ -105,7 +107,13 @@ def rows_for(scope: Scope, model: str, bits: int) -> list[Row]:
 
 def pairs(scope: Scope, model: str) -> list[tuple[Row, str, str]]:
     """Return what is measured with one format for weights and activations."""
-    return [(row, name, name) for bits in scope.widths for row in rows_for(scope, model, bits) for name in formats(bits)]
+    return [
+        (row, name, name)
+        for row in scope.rows
+        for bits in scope.widths
+        if row in rows_for(scope, model, bits)
+        for name in formats(bits)
+    ]
 
 
 def unequal_pairs(scope: Scope, lines: pd.DataFrame, model: str) -> list[tuple[Row, str, str]]:
@@ -114,9 +122,9 @@ def unequal_pairs(scope: Scope, lines: pd.DataFrame, model: str) -> list[tuple[R
     best = {bits: closest(plain, bits) for bits in sorted({bits for pair in scope.unequal for bits in pair})}
     rows = [row for row in scope.rows if row.name in (NONE, ALL)]
     found = []
-    for weight, activation in scope.unequal:
-        found += [(row, f"int{weight}", f"int{activation}") for row in rows]
-        found += [(row, best[weight], best[activation]) for row in rows]
+    for row in rows:
+        for weight, activation in scope.unequal:
+            found += [(row, f"int{weight}", f"int{activation}"), (row, best[weight], best[activation])]
     return found
 
 
@@ -168,8 +176,17 @@ def measured(scope: Scope) -> tuple[pd.DataFrame, dict[str, float]]:
 
 
 def _lines(experiment: Experiment, wanted: Sequence[tuple[Row, str, str]], samples: int) -> Iterator[dict[str, object]]:
-    for row, weight, activation in tqdm(wanted, desc=experiment.subject.model, unit="assignment", disable=None):
-        yield line(experiment, row, weight, activation, samples)
+    with tqdm(total=len(wanted), desc=experiment.subject.model, unit="assignment", disable=None) as bar:
+        for row, some in groupby(wanted, key=lambda one: one[0]):
+            # what is kept for the formats of one row is not used by the next
+            fresh = replace(experiment, preparation=_without_caches(experiment.preparation))
+            for _, weight, activation in some:
+                yield line(fresh, row, weight, activation, samples)
+                bar.update()
+
+
+def _without_caches(preparation: Preparation) -> Preparation:
+    return Preparation(network=preparation.network, statistics=preparation.statistics, calibration=preparation.calibration)
 
 
 def best_rows(lines: pd.DataFrame) -> pd.DataFrame:

@@ -36,9 +36,11 @@ def _fronts(figure: "Figure", lines: pd.DataFrame, float_accuracy: float) -> Non
             for kind in STYLES:
                 _side(axes, kind, plain, cost, unit, measured, hollow=True)
                 _side(axes, kind, best_rows(lines), cost, unit, measured, hollow=False)
-            axes.set_xscale("log")
             axes.grid(visible=True, which="both", linewidth=0.3, alpha=0.6)
-            plain_numbers(axes.xaxis)
+            axes.margins(x=0.08)
+            if cost == LUT:
+                axes.set_xscale("log")
+                plain_numbers(axes.xaxis)
         grid[1][column].set_xlabel(label)
         grid[0][column].axhline(float_accuracy, color="black", linewidth=1, linestyle="--", label=f"float32: {float_accuracy:.3f}")
     grid[0][0].set(ylim=(float_accuracy - SHOWN, float_accuracy + 0.015), ylabel="accuracy [share]")

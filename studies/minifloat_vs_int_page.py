@@ -28,7 +28,8 @@ def equal_widths(lines: pd.DataFrame) -> pd.DataFrame:
 def duels(lines: pd.DataFrame) -> pd.DataFrame:
     """Return for every network and width the integer beside the minifloat of the lowest divergence, each after its best row."""
     found = []
-    for (model, bits), some in equal_widths(best_rows(lines)).groupby(["model", WEIGHT_BITS], sort=False):
+    kept = equal_widths(best_rows(lines)).sort_values(["model", WEIGHT_BITS], key=lambda column: _rank(column, lines))
+    for (model, bits), some in kept.groupby(["model", WEIGHT_BITS], sort=False):
         integer = some[some["kind"] == INTEGER].iloc[0]
         minifloat = some[some["kind"] == MINIFLOAT].sort_values(KL, kind="stable").iloc[0]
         found.append(
@@ -52,6 +53,12 @@ def duels(lines: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _rank(column: pd.Series, lines: pd.DataFrame) -> pd.Series:
+    """Return the keys that sort networks as the lines have them, and numbers as they are."""
+    order = {name: number for number, name in enumerate(dict.fromkeys(lines["model"]))}
+    return column.map(order) if column.name == "model" else column
+
+
 def ahead(found: pd.DataFrame) -> str:
     """Say whether minifloats are ahead at four bits and above in accuracy."""
     of_use = found[found["bits"] >= 4]
@@ -67,34 +74,33 @@ def ahead(found: pd.DataFrame) -> str:
     )
 
 
-def front(points: pd.DataFrame, cost: str, floats: dict[str, float]) -> pd.DataFrame:
-    """Return the integers and minifloats of one network that nothing beats in accuracy and a cost, among those of use."""
+def front(points: pd.DataFrame, cost: str, floats: dict[str, float], measured: str = ACCURACY) -> pd.DataFrame:
+    """Return the integers and minifloats of one network that nothing beats in what is measured and a cost, among those of use."""
     usable = points[points["kind"].isin([INTEGER, MINIFLOAT])]
     usable = usable[usable[ACCURACY] >= usable["model"].map(floats) - USABLE]
-    kept, best = [], float("-inf")
-    for index, row in usable.sort_values([cost, ACCURACY], ascending=[True, False]).iterrows():
-        if row[ACCURACY] > best:
-            best = row[ACCURACY]
-            kept.append(index)
-    return usable.loc[kept]
+    loss = usable[measured] if measured == KL else -usable[measured]
+    usable = usable.assign(loss=loss).sort_values([cost, "loss"], kind="stable")
+    return usable[usable["loss"] < usable["loss"].cummin().shift(fill_value=np.inf)].drop(columns="loss")
 
 
 def optimal(lines: pd.DataFrame, floats: dict[str, float]) -> str:
     """Say whether integers are often Pareto-optimal once LUTs count."""
-    counts = {cost: {} for cost in (LUT, MEMORY)}  # type: dict[str, dict[str, tuple[int, int]]]
-    for model, some in best_rows(lines).groupby("model", sort=False):
-        for cost, by_model in counts.items():
-            kept = front(some, cost, floats)
-            by_model[str(model)] = int((kept["kind"] == INTEGER).sum()), len(kept)
-    often = [integers >= OFTEN * total and integers > 0 for integers, total in counts[LUT].values()]
+
+    def counted(cost: str, measured: str) -> dict[str, tuple[int, int]]:
+        fronts = {str(model): front(some, cost, floats, measured) for model, some in best_rows(lines).groupby("model", sort=False)}
+        return {model: (int((kept["kind"] == INTEGER).sum()), len(kept)) for model, kept in fronts.items()}
+
+    def said(counts: dict[str, tuple[int, int]]) -> str:
+        return ", ".join(f"{model} {integers} of {total}" for model, (integers, total) in counts.items())
+
+    by_luts = counted(LUT, ACCURACY)
+    often = [integers >= OFTEN * total and integers > 0 for integers, total in by_luts.values()]
     verdict = HOLDS if all(often) else PARTLY if any(often) else FAILS
-
-    def said(cost: str) -> str:
-        return ", ".join(f"{model} {integers} of {total}" for model, (integers, total) in counts[cost].items())
-
     return (
         f"*Integers are often Pareto-optimal once LUTs count*: {verdict} (often: a third of the front or more, on every network). "
-        f"Integers on the front of accuracy and LUTs: {said(LUT)}; on that of accuracy and weight memory: {said(MEMORY)}."
+        f"Integers on the front of accuracy and LUTs: {said(by_luts)}; on that of accuracy and weight memory: "
+        f"{said(counted(MEMORY, ACCURACY))}. By divergence in place of accuracy: LUTs {said(counted(LUT, KL))}; memory "
+        f"{said(counted(MEMORY, KL))}."
     )
 
 
@@ -103,13 +109,16 @@ def transformers(found: pd.DataFrame) -> str:
     some = found[found["bits"].isin(COMPARED)]
     points = some.groupby("model", sort=False)["gain [points]"].mean()
     ratios = some.groupby("model", sort=False)["KL ratio"].agg(lambda values: np.exp(np.log(values).mean()))
-    leads = [str(points.idxmax()) == "vit", str(ratios.idxmax()) == "vit"]
-    verdict = HOLDS if all(leads) else PARTLY if any(leads) else FAILS
+    by_accuracy = str(points.idxmax()) == "vit" and float(points["vit"]) > 100 * MARGIN
+    by_divergence = str(ratios.idxmax()) == "vit" and float(ratios["vit"]) > 1
+    verdict = HOLDS if by_accuracy and by_divergence else PARTLY if by_accuracy or by_divergence else FAILS
+    yes = {True: "yes", False: "no"}
     widths = sorted(set(some["bits"]))
     said = "; ".join(f"{model} {points[model]:+.1f} points, {ratios[model]:.2f} times" for model in points.index)
     return (
-        f"*Transformers profit most*: {verdict}. Gain in accuracy of the best minifloat over the integer, and by how many times "
-        f"it divides the divergence, as means over {', '.join(map(str, widths))} bits: {said}."
+        f"*Transformers profit most*: {verdict} (in accuracy, by more than {100 * MARGIN:g} point: {yes[by_accuracy]}; in "
+        f"divergence: {yes[by_divergence]}). Gain in accuracy of the best minifloat over the integer, and by how many times it "
+        f"divides the divergence, as means over {', '.join(map(str, widths))} bits: {said}."
     )
 
 

@@ -97,10 +97,10 @@ def gain(networks: Sequence[Found], over: Variant, by: Variant) -> str:
         else:
             price = f"{_change(after, before)} % LUT"
         said.append(f"{network.model} {price}, hypervolume {volumes[0]:.3f} to {volumes[1]:.3f}")
-    verdict = (
-        "on every network" if better == len(networks) else "on no network" if not better else f"on {better} of {len(networks)}"
-    )
-    return f"*{by.name}* against *{over.name}*: cheaper {verdict} at an accuracy within {100 * WITHIN:g} % of float: {'; '.join(said)}."
+    count = len(networks)
+    where = "on every network" if better == count else f"on {better} of {count}" if better else "on no network"
+    within = f"within {100 * WITHIN:g} % of float"
+    return f"*{by.name}* against *{over.name}*: cheaper {where} at an accuracy {within}: {'; '.join(said)}."
 
 
 def held_out(networks: Sequence[Found]) -> str:

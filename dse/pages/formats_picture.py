@@ -22,8 +22,8 @@ MOST, MOST_BESIDE = 12, 8
 STACKED_LAYERS = 16
 #: bits of the darkest cell; what is wider is as dark
 DARKEST = 10.0
-#: letters of a line in a cell
-LETTERS = 9
+#: letters of a cell's first line, and of its second, which are smaller
+LETTERS, SMALL_LETTERS = 9, 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,8 @@ def write(path: Path, shown: Columns, objectives: Sequence[Objective], title: st
 def _size(shown: Columns, layers: Sequence[str]) -> tuple[float, float]:
     """Return width and height in inches that every text has room in."""
     cells = [_cell(point, name, role) for point in shown.points for role in ROLES for name in layers]
-    wide = max(0.5, 0.078 * max(len(line) for cell in cells for line in cell) + 0.12)
+    letters = max(len(line) * share for cell in cells for line, share in zip(cell, (1.0, 0.73), strict=False))
+    wide = max(0.5, 0.078 * letters + 0.12)
     tall = 0.34 if any(len(cell) > 1 for cell in cells) else 0.27
     down = len(ROLES) if len(layers) <= STACKED_LAYERS else 1
     names = 0.075 * max(map(len, layers)) + 0.6
@@ -88,7 +89,7 @@ def _draw(axes: "Axes", shown: Columns, layers: Sequence[str], role: Role) -> No
             style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "parse_math": False, "in_layout": False}
             axes.text(column, row - below, text, fontsize=7.5, **style)
             if more:
-                axes.text(column, row + below, *more, fontsize=5.5, **style)
+                axes.text(column, row + below, more[0], fontsize=5.5, **style)
     axes.set_xticks(np.arange(len(shown.points) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(layers) - 1) + 0.5, minor=True)
     axes.grid(visible=True, which="minor", color="white", linewidth=1)
@@ -106,17 +107,17 @@ def _cell(point: Evaluated, layer: str, role: Role) -> list[str]:
     name, _, rest = short(str(assigned.quantizer(role))).partition(":")
     more = [rest] if rest else []
     more += assigned.steps if role == "weight" else ()
-    return [_cut(name), *([_cut("+".join(more))] if more else [])]
+    return [_cut(name, LETTERS), *([_cut("+".join(more), SMALL_LETTERS)] if more else [])]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def _label(point: Evaluated, objectives: Sequence[Objective]) -> str:
     from matplotlib.ticker import EngFormatter
 
     shown = EngFormatter(places=2, sep="")
-    figures = ", ".join(f"{o.name} " + (f"{v:.4g}" if (v := point.figures[o.name]) < 1 else shown(v)) for o in objectives)
+    figures = ", ".join(f"{o.name} " + (f"{v:.4g}" if (v := point.figures[o.name]) < 1000 else shown(v)) for o in objectives)
     steps = f"\n{'+'.join(point.assignment.steps)}" if point.assignment.steps else ""
     return f"trial {point.number}{steps}\n{figures}"

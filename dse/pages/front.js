@@ -96,6 +96,11 @@
     return made;
   }
 
+  function evenStep(least) {
+    const power = 10 ** Math.floor(Math.log10(least || 1));
+    return [1, 2, 5, 10].map((digit) => digit * power).find((step) => step >= least) ?? 10 * power;
+  }
+
   function axis(name, logarithmic) {
     const figure = data.figures[figureIndex.get(name)];
     const better = figure.higherIsBetter ? "higher is better" : "lower is better";
@@ -108,7 +113,9 @@
     if (!logarithmic) return made;
     // over several decades only powers are named; over few, numbers in between too
     if (high / low > 300) return { ...made, dtick: 1 };
-    return { ...made, dtick: high / low > 8 ? "D2" : "D1", tickformat: high >= 1000 ? "~s" : "~g" };
+    const named = { ...made, tickformat: high >= 1000 ? "~s" : "~g" };
+    if (high / low > 3) return { ...named, dtick: high / low > 8 ? "D2" : "D1" };
+    return { ...named, dtick: `L${evenStep((high - low) / 5)}` };
   }
 
   function floatLine(axisName, logarithmic) {

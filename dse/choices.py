@@ -10,7 +10,7 @@ from dse import results
 from dse.objectives import Objective
 from dse.problem import Problem
 from dse.proposals.frame import Frame
-from dse.proposals.rounds import Plan, Proposal, plan_among
+from dse.proposals.rounds import Plan, Proposal, plan
 from dse.proposals.table import ChoiceTable, Column
 from dse.proposals.variants import Variants
 from dse.ptq import steps as stepping
@@ -156,7 +156,7 @@ def proposal_plan(problem: Problem, variants: Variants) -> Plan:
     exact = {
         b.objective.name: minimised(b.objective, b.limit) for b in problem.bounds if b.objective.is_cost and b.objective.by_layer
     }
-    return plan_among(tables, frame, uniform=uniform, budgets=exact)
+    return plan(tables, frame, uniform=uniform, budgets=exact)
 
 
 def selection(problem: Problem, table: ChoiceTable, option: Option) -> tuple[int, ...]:

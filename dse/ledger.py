@@ -1,36 +1,48 @@
 """The record of a search: an Optuna study in the search's folder, or in a database that many workers share."""
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import sqlite3
+import sys
+import time
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.pool import QueuePool
+from tqdm import tqdm
 
-from dse.proposals.transactions import serialised
+from dse import patience
+from dse.patience import Beat, LedgerAwayError, PatientStorage, database_message, is_database_error
+from dse.proposals.transactions import serialised, together
 from dse.settings import Fingerprint
 from formats.errors import BitatlasError, MissingPackageError
 
+Result = TypeVar("Result")
 FILE = "ledger.sqlite"
 LOCK = ".lock"
-STUDY = "search"
-#: seconds between a worker's signs of life, and without one until another takes its trial over
+#: seconds between a worker's signs of life, and without one until another may take its trial over
 HEARTBEAT, GRACE = 5, 30
 #: how often a trial is begun again whose worker was lost
 RETRIES = 3
-#: user attributes: of the study what it is of and how to go on with it, of a trial who works on it and whether it counts
+#: seconds that a worker which ends tries to give its trial back
+GIVE_BACK = 5.0
+#: seconds until a connection that cannot be made is given up
+CONNECT = 10
+#: user attributes: of the study what it is of and how to go on with it, of a trial who works on it and how often it was lost
 FINGERPRINT, SETTINGS = "fingerprint", "settings"
-WORKER, SURPLUS = "worker", "surplus"
+WORKER, LOST = "worker", "lost"
 _POSTGRESQL = "postgresql+psycopg"
+_SCHEMES = ("postgresql", "postgres", _POSTGRESQL)
 
 
 @contextmanager
@@ -51,44 +63,71 @@ def locked(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def open_storage(where: Path | str) -> optuna.storages.RDBStorage:
-    """Open a database with signs of life: an SQLite file by its path, or any by its URL.
+def open_storage(where: Path | str) -> PatientStorage:
+    """Open a database: an SQLite file by its path, or any by its URL.
 
     Raises ``BitatlasError`` where it cannot be used, ``MissingPackageError`` where the driver of PostgreSQL is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url, options = _address(where)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return serialised(
-                optuna.storages.RDBStorage(
-                    url,
-                    engine_kwargs=options,
-                    heartbeat_interval=HEARTBEAT,
-                    grace_period=GRACE,
-                    heartbeat_stale_trial_callback=_retry(),
-                )
-            )
+        return _opened(url, options)
     except Exception as error:
         if is_database_error(error):
-            raise BitatlasError(f"ledger must be a usable database, not fail ({database_message(error)}): {shown(where)}") from None
+            raise BitatlasError(_unusable(where, error)) from None
         if isinstance(error, ImportError):
             raise MissingPackageError("psycopg", "a ledger in PostgreSQL", extra="postgres") from None
         raise
 
 
+def _opened(url: str, options: dict[str, Any], attempts: int = 5) -> PatientStorage:
+    import sqlalchemy.exc
+
+    while True:
+        attempts -= 1
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return serialised(PatientStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE))
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            if not attempts:  # else another worker made the tables meanwhile
+                raise
+            time.sleep(0.2)
+
+
+def _unusable(where: Path | str, error: BaseException) -> str:
+    return f"ledger must be a usable database, not fail ({database_message(error)}): {shown(where)}"
+
+
+def _file(where: Path | str) -> Path | str:
+    """Return the path of an SQLite file that is given by its URL; anything else as it is."""
+    if isinstance(where, str) and where.startswith("sqlite:///") and where != "sqlite:///":
+        return Path(where.removeprefix("sqlite:///"))
+    return where
+
+
 def _address(where: Path | str) -> tuple[str, dict[str, Any]]:
+    import sqlalchemy.engine
+
+    where = _file(where)
     if isinstance(where, Path):
         # the path goes to SQLite as it is: in a URL some characters would mean something else
         # connections are kept: closing the last one empties the write-ahead log, which waits for the disk
         return "sqlite://", {"creator": lambda: _sqlite(where), "poolclass": QueuePool}
-    if where.startswith("sqlite:///"):
-        return _address(Path(where.removeprefix("sqlite:///")))
-    for given in ("postgresql://", "postgres://"):
-        if where.startswith(given):
-            where = f"{_POSTGRESQL}://{where.removeprefix(given)}"
-    return where, {"pool_pre_ping": True}
+    scheme, _, rest = where.partition("://")
+    url = f"{_POSTGRESQL}://{rest}"
+    with contextlib.suppress(ValueError, sqlalchemy.exc.ArgumentError):
+        sqlalchemy.engine.make_url(url)
+        if scheme in _SCHEMES and rest:
+            # signs of life are in the database's time, which it gives in the time zone of the connection
+            connection = {"connect_timeout": CONNECT, "options": "-c timezone=UTC", **_KEEPALIVES}
+            escaped = url.replace("{", "{{").replace("}", "}}")  # optuna formats it
+            return escaped, {"pool_pre_ping": True, "connect_args": connection}
+    raise BitatlasError(f"ledger must be at postgresql://USER@HOST/DATABASE or sqlite:///FILE, not at {shown(where)}")
+
+
+#: a server that vanished without a word is noticed within half a minute
+_KEEPALIVES = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 def _sqlite(path: Path) -> sqlite3.Connection:
@@ -102,20 +141,28 @@ def _sqlite(path: Path) -> sqlite3.Connection:
 
 def shown(where: Path | str) -> str:
     """Return an address without the password in it."""
-    if isinstance(where, Path) or "@" not in where:
+    if isinstance(where, Path):
         return str(where)
-    scheme, _, rest = where.partition("://")
-    login, _, host = rest.rpartition("@")
-    return f"{scheme}://{login.split(':')[0]}@{host}"
+    scheme, separator, rest = where.partition("?")[0].rpartition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{login.split(':')[0]}{at}{host}"
 
 
 class Ledger:
-    """Trials of one search."""
+    """Trials of one search.
 
-    def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
+    A trial waits, is taken by one worker, and finishes; a trial that is given back, or whose worker was lost, waits again under
+    the same number. Each of these is one transaction of the database, and no two of one study run at once.
+    """
+
+    def __init__(self, study: optuna.Study, storage: PatientStorage) -> None:
         """Take the study and the storage that it is in."""
         self.study = study
         self._storage = storage
+        self._signature = {"host": socket.gethostname(), **_process(), "token": uuid.uuid4().hex}
+        #: by trial, since when it has been seen without signs of life
+        self._silent: dict[int, float] = {}
+        storage.patience = patience.PATIENCE
 
     def close(self) -> None:
         """Close the connections; the last one to an SQLite file leaves nothing beside it."""
@@ -127,35 +174,37 @@ class Ledger:
         where: Path | str, name: str, fingerprint: Fingerprint, directions: Sequence[Literal["minimize", "maximize"]], settings: str
     ) -> "Ledger":
         """Open the study called ``name``, or begin it with what workers need to know; another search's is refused, saying why."""
+        where = _file(where)
         new = isinstance(where, Path) and not where.exists()
         try:
             storage = open_storage(where)
             study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=not new)
-            if FINGERPRINT not in study.user_attrs:
-                study.set_user_attr(FINGERPRINT, json.dumps(dict(fingerprint.parts)))
         except Exception as error:
             if new and isinstance(where, Path):
                 _remove(where)
-            if is_database_error(error):
-                message = f"ledger must be a usable database, not fail ({database_message(error)}): {shown(where)}"
-                raise BitatlasError(message) from None
+            if isinstance(error, LedgerAwayError):
+                raise BitatlasError(f"{error}: {shown(where)}") from None
             if isinstance(error, ValueError):  # optuna: other directions than the study has
                 raise BitatlasError(_refusal(where, [str(error)])) from None
             raise
         ledger = Ledger(study, storage)
         try:
-            ledger.check(fingerprint, where)
-            study.set_user_attr(SETTINGS, settings)  # those of today: more trials may be asked for than before
+            ledger.together(lambda: ledger._state(fingerprint, settings, where))
         except BaseException:
             ledger.close()
             raise
         return ledger
 
+    def _state(self, fingerprint: Fingerprint, settings: str, where: Path | str) -> None:
+        if FINGERPRINT not in self.study.user_attrs:
+            self.study.set_user_attr(FINGERPRINT, json.dumps(dict(fingerprint.parts)))
+        self.check(fingerprint, where)
+        self.study.set_user_attr(SETTINGS, settings)  # those of today: more trials may be asked for than before
+
     @staticmethod
     def join(where: Path | str, name: str) -> "Ledger":
         """Open a study that exists; ``BitatlasError`` where there is none of that name, naming those that there are."""
-        if isinstance(where, str) and where.startswith("sqlite:///"):
-            where = Path(where.removeprefix("sqlite:///"))
+        where = _file(where)
         if isinstance(where, Path) and not where.exists():
             raise BitatlasError(f"ledger must exist before a worker joins it, not be missing: {where}")
         storage = open_storage(where)
@@ -178,40 +227,122 @@ class Ledger:
         if differences:
             raise BitatlasError(_refusal(where, differences))
 
+    def together(self, call: Callable[[], Result]) -> Result:
+        """Call in one transaction, again where the database went away meanwhile; see ``dse.proposals.transactions``."""
+        return self._storage.patiently(lambda: together(self.study, call))
+
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials that count, in the order of their numbers: surplus ones and those of lost workers do not."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.state != TrialState.FAIL and not trial.user_attrs.get(SURPLUS)]
+        """Return all trials in the order of their numbers but those that were given up."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
 
     def finished(self) -> list[FrozenTrial]:
-        """Return the trials that were measured, in full or until they were dropped, in the order in which they were begun."""
+        """Return the trials that were measured, in full or until they were dropped, in the order of their numbers."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
-    def sign(self, trial: optuna.Trial) -> None:
-        """Write down who works on a trial."""
-        trial.set_user_attr(WORKER, {"host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid())})
+    def take(self, wanted: int, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> optuna.Trial | None:
+        """Take the next trial, the first that waits or a new one; None where ``wanted`` are finished or worked on.
+
+        ``sampler`` makes the sampler of a trial from how many trials there are before it.
+        """
+
+        def take() -> optuna.Trial | None:
+            before = sum(trial.state != TrialState.WAITING for trial in self.trials())
+            if before >= wanted:
+                return None
+            self.study.sampler = sampler(before)
+            trial = self.study.ask()
+            trial.set_user_attr(WORKER, self._signature)
+            self._storage.record_heartbeat(trial._trial_id)
+            return trial
+
+        return self.together(take)
+
+    def beating(self, trial: optuna.Trial) -> Beat:
+        """Return what gives signs of life of a trial while it is entered."""
+        return Beat(self._storage, trial._trial_id)
+
+    def finish(self, trial: optuna.Trial, write: Callable[[], None], values: Sequence[float] | None) -> None:
+        """Finish a trial by ``write``, which adds attributes, with its values, or with None if it was dropped.
+
+        Where it counted as lost, and was taken over, what this worker measured is left out: another measures the same.
+        """
+
+        def finish() -> None:
+            if self._is_ours(self.study._storage.get_trial(trial._trial_id)):
+                write()
+                self.study.tell(trial, values, TrialState.PRUNED if values is None else TrialState.COMPLETE)
+
+        self.together(finish)
+
+    def give_back(self, trial: optuna.Trial) -> None:
+        """Let a trial wait again that this worker took; where the database does not answer it will count as lost."""
+        self._storage.patience = min(GIVE_BACK, self._storage.patience)
+        with contextlib.suppress(LedgerAwayError):
+            self._put_back(trial._trial_id, lost=False)
 
     def take_over(self) -> None:
-        """Put back the trials of lost workers: of those that gave no sign of life, and of this machine's processes that ended."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self.study)
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker: Mapping[str, Any] = trial.user_attrs.get(WORKER, {})
-            if worker.get("host") == socket.gethostname() and _started(int(worker["process"])) != worker["started"]:
-                try:
-                    won = self.study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-                except optuna.exceptions.UpdateFinishedTrialError:
-                    continue  # another worker was quicker
-                if won:
-                    _retry()(self.study, trial)
+        """Let the trials of lost workers wait again, at most ``RETRIES`` times each.
+
+        Lost are processes of this machine that ended, and workers that gave no sign of life for so long that it is no matter of
+        the database, which may have been away itself.
+        """
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        silent = self._long_silent(running) if running else set()
+        for trial in running:
+            # one of this ledger's own is left of a transaction that came to pass though the database did not say so any more
+            ours = self._is_ours(trial)
+            if ours or trial._trial_id in silent or _has_ended(trial.user_attrs.get(WORKER, {})):
+                self._put_back(trial._trial_id, lost=not ours, worker=trial.user_attrs.get(WORKER))
+
+    def _long_silent(self, running: Sequence[FrozenTrial]) -> set[int]:
+        stale = set(self._storage._get_stale_trial_ids(self.study._study_id))
+        stale |= {trial._trial_id for trial in running if WORKER not in trial.user_attrs}
+        now = time.monotonic()
+        self._silent = {trial: self._silent.get(trial, now) for trial in stale}
+        return {trial for trial, since in self._silent.items() if now - max(since, self._storage.failed) > 2 * HEARTBEAT}
+
+    def _put_back(self, trial_id: int, *, lost: bool, worker: object = None) -> None:
+        def put_back() -> None:
+            trial = self.study._storage.get_trial(trial_id)
+            if trial.state != TrialState.RUNNING:
+                return
+            if trial.user_attrs.get(WORKER) != worker if lost else not self._is_ours(trial):
+                return  # it is another's by now
+            times = int(trial.user_attrs.get(LOST, 0)) + lost
+            if lost:
+                self.study._storage.set_trial_user_attr(trial_id, LOST, times)
+            given_up = times > RETRIES
+            self.study._storage.set_trial_state_values(trial_id, TrialState.FAIL if given_up else TrialState.WAITING)
+            if given_up:
+                said.append(f"trial {trial.number} is given up: its workers were lost {times} times")
+
+        said: list[str] = []
+        self.together(put_back)
+        for line in said:
+            tqdm.write(line, file=sys.stderr)
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        return trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) == self._signature
+
+
+def _process() -> dict[str, str | int]:
+    """Return what tells this process from every other: processes are numbered anew in each container and after each start."""
+    return {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
 
 
 @cache
-def _retry() -> optuna.storages.RetryHeartbeatStaleTrialCallback:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+def _machine() -> str:
+    """Return where numbers of processes mean the same: a start of a system, and a name space of it; empty where unknown."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _has_ended(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker was a process of this machine that is no more; False where that cannot be known."""
+    here = worker.get("machine") == _machine() != ""
+    return here and _started(int(worker["process"])) != worker["started"]
 
 
 def _started(process: int) -> str:
@@ -230,17 +361,3 @@ def _refusal(where: Path | str, differences: Sequence[str]) -> str:
 def _remove(path: Path) -> None:
     for leftover in (path, *(path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm"))):
         leftover.unlink(missing_ok=True)
-
-
-def is_database_error(error: BaseException) -> bool:
-    """Whether the database itself, or the layer over it, failed."""
-    import sqlalchemy.exc
-
-    causes = (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
-    return isinstance(error, causes) or isinstance(error.__cause__, causes)
-
-
-def database_message(error: BaseException) -> str:
-    """Return the database's own words, without the statement that failed."""
-    original = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
-    return str(original).split("\n")[0]

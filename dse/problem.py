@@ -58,11 +58,14 @@ class Problem:
     def check_reachable(self) -> None:
         """Raise where a bound on a cost cannot be kept by any assignment of the space, saying by how much.
 
-        Costs that are settled for the network as a whole have no such bound beforehand: they are asked for once, so that what no
-        assignment could change, such as a rate beyond any folding, is said before the search.
+        Costs that are settled for the network as a whole have no such bound beforehand: they are asked for once with every row of
+        steps, so that what no assignment could change, such as a rate beyond any folding, is said before the search.
         """
-        if not all(model.separable for model in self.experiment.cost_models):
-            self.experiment.cost(self.uniform(self.space.uniform[0]))
+        for row in self.space.network_steps:  # what this network has no place for is said before the search too
+            self.experiment.preparation.after(stepping.parse_row(row, "network"))
+        for steps in self.space.steps:
+            option = next(option for option in self.space.uniform if option.steps == steps)
+            self.experiment.cost(self.uniform(option))
         for bound in self.bounds:
             if bound.objective.is_cost and not bound.objective.by_layer:
                 continue

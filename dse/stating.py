@@ -16,7 +16,7 @@ from dse.results import code_version
 from dse.rungs import Rung, Rungs
 from dse.settings import Fingerprint, SearchSettings
 from dse.space import Space
-from formats.errors import BitatlasError
+from formats.errors import BitatlasError, InvalidValueError
 from hwmodels.fpga.dataflow_model import SHARE
 from hwmodels.fpga.devices import RESOURCES
 from hwmodels.fpga.pipeline import Target
@@ -58,6 +58,10 @@ def state(settings: SearchSettings) -> Statement:
         models = cost_models(settings.cycles, _limited(settings.target, bounds))
         experiment = replace(experiment, cost_models=models)
         bounds = (*bounds, Bound.parse(f"{SHARE}<=1", objectives))
+    chosen = tuple(find(name, objectives) for name in settings.objectives)
+    if settings.sampler == "front" and not any(objective.is_cost for objective in chosen):
+        given = ", ".join(settings.objectives)
+        raise InvalidValueError(f"objectives must hold a cost for the sampler front, not only {given}; nearest: --sampler tpe")
     problem = Problem(
         experiment=experiment,
         space=Space(
@@ -67,7 +71,7 @@ def state(settings: SearchSettings) -> Statement:
             steps=settings.layer_steps,
             network_steps=settings.network_steps,
         ),
-        objectives=tuple(find(name, objectives) for name in settings.objectives),
+        objectives=chosen,
         bounds=bounds,
     )
     return Statement(settings=settings, problem=problem, objectives=objectives)

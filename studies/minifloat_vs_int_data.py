@@ -117,20 +117,18 @@ def pairs(scope: Scope, model: str) -> list[tuple[Row, str, str]]:
 
 
 def unequal_pairs(scope: Scope, lines: pd.DataFrame, model: str) -> list[tuple[Row, str, str]]:
-    """Return what is measured with formats of two widths: integers, and of minifloats the best of each width without steps."""
-    plain = lines[(lines["model"] == model) & (lines["steps"] == NONE)]
-    best = {bits: closest(plain, bits) for bits in sorted({bits for pair in scope.unequal for bits in pair})}
+    """Return what is measured with formats of two widths: integers, and of minifloats the best of each width after its best row."""
+    found = best_rows(lines[lines["model"] == model])
+    best = {bits: closest(found, bits) for bits in sorted({bits for pair in scope.unequal for bits in pair})}
     rows = [row for row in scope.rows if row.name in (NONE, ALL)]
-    found = []
-    for row in rows:
-        for weight, activation in scope.unequal:
-            found += [(row, f"int{weight}", f"int{activation}"), (row, best[weight], best[activation])]
-    return found
+    sides = [(f"int{weight}", f"int{activation}") for weight, activation in scope.unequal]
+    sides += [(best[weight], best[activation]) for weight, activation in scope.unequal]
+    return [(row, *pair) for row in rows for pair in sides]
 
 
-def closest(plain: pd.DataFrame, bits: int) -> str:
+def closest(lines: pd.DataFrame, bits: int) -> str:
     """Return the minifloat of a width whose predictions are closest to the float network's."""
-    of_width = plain[(plain["weight_bits [bit]"] == bits) & (plain["kind"] == MINIFLOAT)]
+    of_width = lines[(lines["weight_bits [bit]"] == bits) & (lines["kind"] == MINIFLOAT)]
     return str(of_width.sort_values("kl [nat]", kind="stable")["weight"].iloc[0])
 
 

@@ -100,10 +100,10 @@ def _widths(figure: "Figure", lines: pd.DataFrame, floats: dict[str, float]) -> 
                 grid[0][column].plot(some["bits"], 100 * loss, **drawn)
                 grid[1][column].plot(some["bits"], some[f"{side} KL [nat]"], **drawn)
             if style == "-":
-                for bits, name, divergence in some[["bits", "minifloat", "minifloat KL [nat]"]].itertuples(index=False):
-                    grid[1][column].annotate(
-                        name, (bits, divergence), (-3, -12), textcoords="offset points", ha="right", fontsize=8
-                    )
+                lower = some[["integer KL [nat]", "minifloat KL [nat]"]].min(axis=1)
+                for bits, name, divergence in zip(some["bits"], some["minifloat"], lower, strict=True):
+                    place = (bits, divergence)
+                    grid[1][column].annotate(name, place, (0, -14), textcoords="offset points", ha="center", fontsize=8)
         grid[0][column].set_title(f"{model} (float32: {float_accuracy:.3f})", fontsize=11)
         grid[0][column].axhline(0, color="black", linewidth=0.8, linestyle="--")
         grid[1][column].set_xlabel("bits of weights and activations")

@@ -5,7 +5,7 @@ import pandas as pd
 
 from studies import provenance
 from studies.minifloat_vs_int_cost import CYCLES
-from studies.minifloat_vs_int_data import INTEGER, MINIFLOAT, MOST_EXPONENT_BITS, NONE, Scope, best_rows
+from studies.minifloat_vs_int_data import INTEGER, MINIFLOAT, MOST_EXPONENT_BITS, NONE, ROWS, Scope, best_rows
 
 ACCURACY, KL, MEMORY, LUT = "accuracy [share]", "kl [nat]", "weight_memory [bit]", "mac_units [LUT]"
 WEIGHT_BITS, ACTIVATION_BITS = "weight_bits [bit]", "activation_bits [bit]"
@@ -149,7 +149,7 @@ def rows_table(lines: pd.DataFrame, bits: int) -> pd.DataFrame:
     """Return accuracy after every row of steps, a line for each network and format of a width."""
     some = equal_widths(lines)
     some = some[some[WEIGHT_BITS] == bits]
-    order = list(dict.fromkeys(some["steps"]))
+    order = [row.name for row in ROWS if row.name in set(some["steps"])]
     wide = some.pivot(index=["model", "weight"], columns="steps", values=ACCURACY)[order]
     wide = wide.reindex(pd.MultiIndex.from_frame(some[["model", "weight"]].drop_duplicates()))
     shown = wide.map(lambda value: "" if pd.isna(value) else f"{value:.3f}").reset_index()
@@ -175,11 +175,6 @@ def page(scope: Scope, lines: pd.DataFrame, floats: dict[str, float], made: str)
     networks = [
         part for model in scope.models for part in (f"![{model}: accuracy and divergence against memory and LUTs]({model}.png)", "")
     ]
-    best = best_rows(lines)
-    unequal = best[best["weight"] != best["activation"]][
-        ["model", "weight", "activation", "steps", ACCURACY, KL, MEMORY, LUT]
-    ].round({LUT: 0})
-    predicted = float((lines["mac_units_predicted [share]"] * lines[LUT]).sum() / lines[LUT].sum())
     tables = [
         part
         for bits in scope.widths[:2]
@@ -207,11 +202,22 @@ def page(scope: Scope, lines: pd.DataFrame, floats: dict[str, float], made: str)
             *tables,
             "### Weights and activations of different widths, best row of steps",
             "",
-            provenance.markdown(unequal),
+            provenance.markdown(unequal(lines)),
             "",
-            *_how(scope, said, predicted),
+            *_how(scope, lines, said),
         ]
     )
+
+
+def unequal(lines: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines with different widths for weights and activations, each after its best row."""
+    best = best_rows(lines)
+    some = best[best["weight"] != best["activation"]]
+    some = some.sort_values(["model", WEIGHT_BITS, ACTIVATION_BITS, "kind"], key=lambda column: _rank(column, lines))
+    shown = some[["model", "weight", "activation", "steps", ACCURACY, KL]].copy()
+    shown["weight memory [KiB]"] = (some[MEMORY] / 8192).round(1)
+    shown[LUT] = some[LUT].round().astype(int)
+    return shown
 
 
 def _rounded(found: pd.DataFrame) -> pd.DataFrame:
@@ -219,7 +225,7 @@ def _rounded(found: pd.DataFrame) -> pd.DataFrame:
     return found.round(digits | {"integer [LUT]": 0, "minifloat [LUT]": 0})
 
 
-def _how(scope: Scope, floats: str, predicted: float) -> list[str]:
+def _how(scope: Scope, lines: pd.DataFrame, floats: str) -> list[str]:
     images = scope.samples
     error = 100 * (0.9 * 0.1 / images) ** 0.5
     rows = "; ".join(f"`{row.name}`" + (f" below {row.below} bits" if row.below <= max(scope.widths) else "") for row in scope.rows)
@@ -239,14 +245,26 @@ def _how(scope: Scope, floats: str, predicted: float) -> list[str]:
         f"- LUTs are those of multiply-accumulate units alone, for one sample in {CYCLES:,} clock cycles whatever the format, "
         "each with an accumulator that is exact for the layer's dot length, without DSP slices; requantizers, memories and control "
         f"are left out, as in the paper. Units as Yosys maps them where the table has the pair, else predicted by a model fitted "
-        f"to it: {100 * predicted:.0f} % of all LUTs here; `mac_units_predicted` in the table says so for each line. Nothing was "
-        "placed or routed. Weight memory is that of codes and scales.",
+        f"to it ({_predicted(lines)}); `mac_units_predicted` in the table says so for each line. Nothing was placed or routed. "
+        "Weight memory is that of codes and scales.",
         f"- Fronts are among assignments within {100 * USABLE:g} points of float, weights and activations of different widths "
-        "among them; for these the minifloats are the ones of the two widths that are closest to float without steps.",
+        "among them; for these the minifloats are those of the two widths that are closest to float, and steps are `none` or "
+        "`all`.",
+        f"- {len(lines)} assignments were measured, as many as take about twenty minutes of one core.",
         "- The paper's networks are larger (ResNet-18, MobileNetV2 and ViT-B/32 on ImageNet), its LUTs those of another fabric "
         "after implementation.",
         "",
     ]
+
+
+def _predicted(lines: pd.DataFrame) -> str:
+    """Say what share of the LUTs is predicted, on either side."""
+    shares = []
+    for kind in (INTEGER, MINIFLOAT):
+        some = lines[lines["kind"] == kind]
+        share = float((some["mac_units_predicted [share]"] * some[LUT]).sum() / some[LUT].sum())
+        shares.append(f"{100 * share:.0f} % of the LUTs of {kind}s")
+    return " and ".join(shares)
 
 
 def _row_text(scope: Scope) -> str:

@@ -45,21 +45,6 @@ class Plan:
 
 
 def plan(
-    table: ChoiceTable,
-    frame: Frame,
-    *,
-    uniform: Sequence[Proposal] = (),
-    budgets: Mapping[str, float] | None = None,
-    points: int = POINTS,
-    refitted_points: int = REFITTED_POINTS,
-) -> Plan:
-    """Return the plan that begins with the caller's uniform selections, within the budgets or not, and the exact fronts."""
-    budgets = dict(budgets or {})
-    first = _different([*uniform, *front_proposals(table, frame, budgets, points)])
-    return Plan(frame=frame, budgets=budgets, first=tuple(first), refitted_points=refitted_points)
-
-
-def plan_among(
     tables: Sequence[ChoiceTable],
     frame: Frame,
     *,
@@ -68,7 +53,11 @@ def plan_among(
     points: int = POINTS,
     refitted_points: int = REFITTED_POINTS,
 ) -> Plan:
-    """Return the plan for several tables: uniform selections, for each of them, then the exact fronts of each in turn."""
+    """Return the plan that begins with the caller's uniform selections, within the budgets or not, and the exact fronts.
+
+    There is a table for each way to prepare the network, all of the same groups and options; the selections of the plan begin with
+    the index of their table, the caller's, which are tried with every table, do not.
+    """
     budgets = dict(budgets or {})
     first = [replace(p, selection=(index, *p.selection)) for index in range(len(tables)) for p in uniform]
     for index, table in enumerate(tables):
@@ -78,36 +67,18 @@ def plan_among(
 
 
 def propose(
-    table: ChoiceTable, tried: Mapping[Selection, Figures | None], count: int, plan: Plan, cost: TrueCost | None = None
-) -> list[Proposal]:
-    """Return up to ``count`` selections that were not tried; fewer, or none, where nothing promises to add to the front.
-
-    ``tried`` holds the measured figures of each selection, None while they are not known: those count as if they had come out as
-    predicted. ``cost`` gives true costs that are not sums over groups; the table then holds additive stand-ins by the same names.
-    First comes what the plan says; then, by predicted hypervolume, points of the fronts of the refitted table and exchanges of
-    options in the measured front.
-    """
-    first = tuple(replace(proposal, selection=(0, *proposal.selection)) for proposal in plan.first)
-    found = propose_among(
-        (table,),
-        {(0, *selection): figures for selection, figures in tried.items()},
-        count,
-        replace(plan, first=first),
-        None if cost is None else lambda selection: cost(selection[1:]),
-    )
-    return [replace(proposal, selection=proposal.selection[1:]) for proposal in found]
-
-
-def propose_among(
     tables: Sequence[ChoiceTable],
     tried: Mapping[Selection, Figures | None],
     count: int,
     plan: Plan,
     cost: TrueCost | None = None,
 ) -> list[Proposal]:
-    """As ``propose``, among several tables of the same groups and options: networks that were prepared in different ways.
+    """Return up to ``count`` selections that were not tried; fewer, or none, where nothing promises to add to the front.
 
-    Every selection, those of the plan too, begins with the index of its table.
+    Every selection begins with the index of its table. ``tried`` holds the measured figures of each selection, None while they are
+    not known: those count as if they had come out as predicted. ``cost`` gives true costs that are not sums over groups; the tables
+    then hold additive stand-ins by the same names. First comes what the plan says; then, by predicted hypervolume, points of the
+    fronts of the refitted tables and exchanges of options in the measured front.
     """
     if count < 1:
         raise InvalidValueError(f"count must be at least 1, not {count}")

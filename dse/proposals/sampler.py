@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dse.proposals.frame import Frame
 from dse.proposals.pool import Figures, TrueCost
-from dse.proposals.rounds import Plan, Proposal, Stall, propose_among, stalled
+from dse.proposals.rounds import Plan, Proposal, Stall, propose, stalled
 from dse.proposals.table import Selection
 from dse.proposals.variants import Variants
 from formats.errors import BitatlasError
@@ -185,7 +185,7 @@ class FrontSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         stall = _stall(stored, trials)
         if stall is None:
             tables = tuple(stored.variants.tables.values())
-            found = propose_among(tables, tried, count, stored.plan, self._cost)
+            found = propose(tables, tried, count, stored.plan, self._cost)
             if found:
                 opening = {proposal.selection for proposal in stored.plan.first}
                 return found[0], found[1:], "", 0 if found[0].selection in opening else _round(trials, count)

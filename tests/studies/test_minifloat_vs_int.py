@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dse import experiment
-from formats import get, registry
+from formats import Quantizer, get, registry
 from formats.tensor_quantizer import TensorQuantizer
 from hwmodels.cost import LayerPlan
 from hwmodels.fpga.mac_model import unit_price
@@ -113,20 +113,20 @@ def plan(weight: str, activation: str, *, outputs: int, dot_length: int, vectors
         activations_out=outputs * vectors,
         dot_length=dot_length,
     )
-    quantizers: list[TensorQuantizer] = [experiment.Quantizer.parse(text, granularity="tensor") for text in (weight, activation)]
+    quantizers: list[TensorQuantizer] = [Quantizer.parse(text, granularity="tensor") for text in (weight, activation)]
     return LayerPlan(workload=workload, weight=quantizers[0], activation=quantizers[1])
 
 
 def test_units_of_a_network_are_priced_for_its_rate() -> None:
     one = plan("int4", "int4", outputs=10, dot_length=100, vectors=50)
-    unit = unit_price(get("int4"), get("int4"), lanes=12, dot_length=100, dsp=False)
+    unit = unit_price(registry.scalar("int4"), registry.scalar("int4"), lanes=12, dot_length=100, dsp=False)
     found = mac_units([one])
     assert found.lut == pytest.approx(unit.lut * (10 * 100 * 50 / CYCLES) / 12)
     assert found.predicted == 0
     assert mac_units([one], CYCLES // 2).lut == pytest.approx(2 * found.lut)
     other = plan("e5m1", "e5m1", outputs=10, dot_length=9, vectors=50)
     alone, both = mac_units([other]), mac_units([one, other])
-    assert unit_price(get("e5m1"), get("e5m1"), lanes=9, dot_length=9, dsp=False).origin == "predicted"
+    assert unit_price(registry.scalar("e5m1"), registry.scalar("e5m1"), lanes=9, dot_length=9, dsp=False).origin == "predicted"
     assert alone.predicted == 1
     assert both.lut == pytest.approx(found.lut + alone.lut)
     assert both.predicted == pytest.approx(alone.lut / both.lut)

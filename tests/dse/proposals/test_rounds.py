@@ -1,19 +1,35 @@
 """Proposals round by round: uniforms, exact fronts, refits and exchanges, never the same twice."""
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dse.proposals import ChoiceTable, Selection, knapsack
+from dse.proposals import ChoiceTable, Selection, knapsack, rounds
 from dse.proposals.exchange import exchanges
 from dse.proposals.frame import Frame
 from dse.proposals.pool import pick, predicted
-from dse.proposals.rounds import Plan, Proposal, plan, propose, stalled
+from dse.proposals.rounds import Plan, Proposal, stalled
 from formats import BitatlasError, InvalidValueError
 
 GROUPS, OPTIONS = 5, 6
 UNIFORM = tuple(Proposal(selection=(option,) * GROUPS, origin=f"uniform {option}") for option in range(OPTIONS))
+
+
+def plan(table: ChoiceTable, frame: Frame, **options: Any) -> Plan:
+    """Return the plan for one table, its index left out of the selections."""
+    made = rounds.plan((table,), frame, **options)
+    return replace(made, first=tuple(replace(proposal, selection=proposal.selection[1:]) for proposal in made.first))
+
+
+def propose(table: ChoiceTable, tried: Any, count: int, plan: Plan, cost: Any = None) -> list[Proposal]:
+    """Propose from one table, its index left out of the selections."""
+    whole = replace(plan, first=tuple(replace(proposal, selection=(0, *proposal.selection)) for proposal in plan.first))
+    known = {(0, *selection): figures for selection, figures in tried.items()}
+    found = rounds.propose((table,), known, count, whole, cost and (lambda selection: cost(selection[1:])))
+    return [replace(proposal, selection=proposal.selection[1:]) for proposal in found]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +62,12 @@ def frame(table: ChoiceTable) -> Frame:
 
 
 def searched(
-    table: ChoiceTable, plan: Plan, rounds: int, count: int = 8
+    table: ChoiceTable, plan: Plan, times: int, count: int = 8
 ) -> tuple[dict[Selection, dict[str, float]], list[str], list[float]]:
     tried: dict[Selection, dict[str, float]] = {}
     origins: list[str] = []
     history: list[float] = []
-    for _ in range(rounds):
+    for _ in range(times):
         proposals = propose(table, tried, count, plan)
         assert not {proposal.selection for proposal in proposals} & set(tried)
         tried |= {proposal.selection: truth(table, proposal.selection) for proposal in proposals}
@@ -62,7 +78,7 @@ def searched(
 
 def test_uniforms_come_first_then_the_exact_front_then_the_rest(table: ChoiceTable, frame: Frame) -> None:
     whole = plan(table, frame, uniform=UNIFORM, points=10)
-    _, origins, _ = searched(table, whole, rounds=6, count=6)
+    _, origins, _ = searched(table, whole, times=6, count=6)
     assert origins[:OPTIONS] == [f"uniform {option}" for option in range(OPTIONS)]
     opening = len(whole.first)
     assert set(origins[OPTIONS:opening]) == {"front:lut"}
@@ -81,7 +97,7 @@ def test_the_opening_holds_both_ends_of_the_exact_front(table: ChoiceTable, fram
 
 def test_proposals_are_a_function_of_what_was_tried_whatever_its_order(table: ChoiceTable, frame: Frame) -> None:
     whole = plan(table, frame, uniform=UNIFORM)
-    tried, _, _ = searched(table, whole, rounds=5)
+    tried, _, _ = searched(table, whole, times=5)
     again = propose(table, tried, 8, whole)
     assert propose(table, tried, 8, whole) == again
     assert propose(table, dict(reversed(tried.items())), 8, whole) == again
@@ -91,7 +107,7 @@ def test_refits_and_exchanges_come_near_the_best_front_there_is(table: ChoiceTab
     every = [truth(table, selection) for selection in itertools.product(range(OPTIONS), repeat=GROUPS)]
     best = frame.hypervolume(every)
     whole = plan(table, frame, uniform=UNIFORM, points=16)
-    tried, _, history = searched(table, whole, rounds=14)
+    tried, _, history = searched(table, whole, times=14)
     assert history == sorted(history)
     after_opening = frame.hypervolume([truth(table, proposal.selection) for proposal in whole.first])
     assert len(tried) < 0.02 * len(every)
@@ -100,7 +116,7 @@ def test_refits_and_exchanges_come_near_the_best_front_there_is(table: ChoiceTab
 
 def test_what_is_not_known_yet_counts_as_predicted_and_is_not_proposed_again(table: ChoiceTable, frame: Frame) -> None:
     whole = plan(table, frame, uniform=UNIFORM)
-    tried, _, _ = searched(table, whole, rounds=5)
+    tried, _, _ = searched(table, whole, times=5)
     first = propose(table, tried, 4, whole)
     pending = {proposal.selection: None for proposal in first}
     second = propose(table, {**tried, **pending}, 4, whole)
@@ -113,7 +129,7 @@ def test_several_costs_have_a_front_each_and_one_together(table: ChoiceTable) ->
     whole = plan(table, both, uniform=UNIFORM, points=6)
     assert [p.origin for p in whole.first[OPTIONS:]].count("front:lut") >= 4
     assert {p.origin for p in whole.first[OPTIONS:]} == {"front:lut", "front:memory", "front:all"}
-    _, origins, history = searched(table, whole, rounds=6)
+    _, origins, history = searched(table, whole, times=6)
     assert set(origins) & {"exchange", "refit:lut", "refit:memory", "refit:all"}
     assert history == sorted(history)
 
@@ -123,7 +139,7 @@ def test_proposals_keep_budgets(table: ChoiceTable, bounded: tuple[str, ...]) ->
     frame = Frame.of(table, "kl", ["lut"])
     budgets = {name: 0.5 * sum(float(part.max()) for part in table.costs[name]) for name in bounded}
     whole = plan(table, frame, budgets=budgets, points=8)
-    tried, origins, _ = searched(table, whole, rounds=4)
+    tried, origins, _ = searched(table, whole, times=4)
     assert {"front:lut"} < set(origins)
     for selection in tried:
         assert all(table.cost(name, selection) <= budget for name, budget in budgets.items())

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from dse.proposals import ChoiceTable, Selection
 from dse.proposals.frame import Frame
-from dse.proposals.rounds import Plan, Proposal, plan_among, propose_among
+from dse.proposals.rounds import Plan, Proposal, plan, propose
 from dse.proposals.sampler import (
     FIGURES,
     NOTE,
@@ -50,7 +50,7 @@ def truth(selection: Selection) -> dict[str, float]:
 
 
 def whole() -> Plan:
-    return plan_among((table(),), Frame.of(table(), "kl", ["lut"]), uniform=UNIFORM, points=6)
+    return plan((table(),), Frame.of(table(), "kl", ["lut"]), uniform=UNIFORM, points=6)
 
 
 def study(storage: optuna.storages.BaseStorage | str | None = None, **options: float) -> optuna.Study:
@@ -105,7 +105,7 @@ def test_rounds_are_what_propose_says() -> None:
     opening = len(whole().first)
     work(made, opening)
     known = {selection: truth(selection) for selection in selections(made)}
-    wanted = propose_among((table(),), known, 4, whole())
+    wanted = propose((table(),), known, 4, whole())
     work(made, len(wanted))
     assert selections(made)[opening:] == [proposal.selection for proposal in wanted]
 
@@ -192,7 +192,7 @@ def test_processes_that_know_the_storage_alone_never_repeat(tmp_path: Path) -> N
 def test_a_large_table_fits_into_a_database(tmp_path: Path) -> None:
     large = Variants(tables={"none": table(groups=60, options=48)})
     made = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.sqlite", directions=["minimize"] * 2)
-    store(made, large, plan_among((large.first,), Frame.of(large.first, "kl", ["lut"])))
+    store(made, large, plan((large.first,), Frame.of(large.first, "kl", ["lut"])))
     assert len(large.to_json()) > 100_000
     assert Stored(made).variants.to_json() == large.to_json()
 

@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from dse.proposals.frame import Frame
-from dse.proposals.rounds import Proposal, plan_among, propose_among
+from dse.proposals.rounds import Proposal, plan, propose
 from dse.proposals.sampler import FIGURES, FrontSampler, store
 from dse.proposals.table import ChoiceTable
 from dse.proposals.variants import Variants
@@ -72,10 +72,10 @@ def test_proposals_come_from_every_table_and_the_better_one_wins() -> None:
     frame = Frame.of_all(tables, "kl", ["lut"])
     assert frame.ideals[0] == pytest.approx(0.015)
     assert frame.references[0] == pytest.approx(0.5)
-    plan = plan_among(tables, frame, uniform=[Proposal(selection=(2, 1), origin="uniform")], points=3)
-    assert {proposal.selection[0] for proposal in plan.first} == {0, 1}
-    tried = {p.selection: {"kl": tables[p.selection[0]].loss(p.selection[1:]), "lut": 8.0} for p in plan.first[:2]}
-    rest = propose_among(tables, tried, 100, plan)
+    whole = plan(tables, frame, uniform=[Proposal(selection=(2, 1), origin="uniform")], points=3)
+    assert {proposal.selection[0] for proposal in whole.first} == {0, 1}
+    tried = {p.selection: {"kl": tables[p.selection[0]].loss(p.selection[1:]), "lut": 8.0} for p in whole.first[:2]}
+    rest = propose(tables, tried, 100, whole)
     assert not {proposal.selection for proposal in rest} & set(tried)
 
 
@@ -83,7 +83,7 @@ def test_the_sampler_chooses_how_the_network_is_prepared() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["minimize"] * 2, sampler=FrontSampler())
     tables = tuple(VARIANTS.tables.values())
-    store(study, VARIANTS, plan_among(tables, Frame.of_all(tables, "kl", ["lut"])), count=3)
+    store(study, VARIANTS, plan(tables, Frame.of_all(tables, "kl", ["lut"])), count=3)
     for _ in range(8):
         trial = study.ask(VARIANTS.distributions())
         index, *chosen = VARIANTS.selection(trial.params)

@@ -59,6 +59,12 @@ class PatientStorage(optuna.storages.RDBStorage):  # type: ignore[misc]
     #: when the database last failed to answer, by the monotonic clock
     failed = float("-inf")
 
+    @property
+    def signs_every(self) -> int:
+        """Seconds between two signs of life of a trial."""
+        assert self.heartbeat_interval is not None
+        return int(self.heartbeat_interval)
+
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Call until the database answers; ``LedgerAwayError`` where it has not within the patience."""
         return waiting_for_database(call, self.patience, self._note_failure)
@@ -87,7 +93,7 @@ for _name in _CALLS:
 
 
 class Beat:
-    """Signs of life of a trial, every ``heartbeat_interval`` seconds while this is entered, in the database's own time."""
+    """Signs of life of a trial, every ``signs_every`` seconds while this is entered, in the database's own time."""
 
     def __init__(self, storage: PatientStorage, trial_id: int) -> None:
         """Take the storage and the trial's identity in it."""
@@ -106,7 +112,7 @@ class Beat:
 
     def _go_on(self) -> None:
         try:
-            while not self._ended.wait(self._storage.heartbeat_interval):
+            while not self._ended.wait(self._storage.signs_every):
                 try:
                     self._storage.record_heartbeat(self._trial_id)
                 except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dse import provenance
-from dse.ledger import shown
+from dse.addresses import shown
 from dse.pages.facts import Facts, HeldOut, Sensitivity
 from dse.problem import Problem
 from dse.proposals.table import ChoiceTable

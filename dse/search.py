@@ -1,20 +1,19 @@
 """The search: any worker asks the ledger for the next trial, measures it and writes it down, until there are enough of them."""
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dse import choices
 from dse.assignment import Assignment
-from dse.ledger import SURPLUS, Ledger, database_message, is_database_error
+from dse.ledger import Ledger
 from dse.objectives import Bound
+from dse.patience import LedgerAwayError
 from dse.problem import Problem
 from dse.proposals import sampler as proposing
 from dse.proposals import samplers
@@ -22,14 +21,14 @@ from dse.proposals.variants import Variants
 from dse.rungs import Rungs
 from formats.errors import BitatlasError
 
-Result = TypeVar("Result")
-
 #: user attributes of a trial
 FIGURES, REMARKS, ORIGIN, DROPPED = "figures", "remarks", "origin", "dropped"
 #: uniform assignments that a search by a sampler of Optuna's begins with at most
 MOST_UNIFORM = 64
-#: seconds between two looks at what other workers do, and until a database that does not answer is given up
-POLL, PATIENCE = 0.5, 300.0
+#: user attribute of a study: its uniform assignments wait in it
+UNIFORM = "uniform"
+#: seconds between two looks at what other workers do
+POLL = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,15 @@ class Evaluated:
         return not self.dropped and all(bound.violation(self.figures) <= 0 for bound in bounds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came of a trial, and why it was not measured in full, if it was not."""
+
+    figures: Mapping[str, float]
+    remarks: Mapping[str, str]
+    dropped: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Worker:
     """What a worker of a search needs: the problem, the ledger, and how many trials there are to be."""
@@ -75,7 +83,8 @@ class Worker:
         """
         seen = -1
         while True:
-            finished, open_trials = self._look()
+            self.ledger.take_over()
+            finished = self.ledger.finished()
             if len(finished) != seen:
                 seen = len(finished)
                 report(finished)
@@ -84,32 +93,33 @@ class Worker:
             note = next((trial.user_attrs[proposing.NOTE] for trial in finished if proposing.NOTE in trial.user_attrs), "")
             if note:
                 return f"{note}; stopped after {len(finished)} of {self.trials} trials"
-            if len(finished) + open_trials >= self.trials:
+            trial = self.ledger.take(self.trials, self._sampler)
+            if trial is None:
                 time.sleep(POLL)  # others work on what is left; should one of them be lost, this one takes over
-                continue
-            self.study.sampler = self._sampler(len(finished))
-            waiting_for_database(self._one_trial)
+            else:
+                self._work_on(trial)
 
     @property
     def study(self) -> optuna.Study:
         """The ledger's study."""
         return self.ledger.study
 
-    def _look(self) -> tuple[list[FrozenTrial], int]:
-        def look() -> tuple[list[FrozenTrial], int]:
-            self.ledger.take_over()
-            trials = self.ledger.trials()
-            finished = [trial for trial in trials if trial.state.is_finished()]
-            return finished, sum(trial.state == TrialState.RUNNING for trial in trials)
+    def _work_on(self, trial: optuna.Trial) -> None:
+        try:
+            with self.ledger.beating(trial):
+                assignment = self._assignment(trial)
+                if assignment is None:
+                    return
+                measured = self._measured(assignment, str(trial.user_attrs[ORIGIN]))
+            self._finish(trial, measured)
+        except LedgerAwayError:
+            raise  # the trial counts as lost
+        except BaseException:
+            self.ledger.give_back(trial)
+            raise
 
-        return waiting_for_database(look)
-
-    def _one_trial(self) -> None:
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it counted as lost, and another has taken it over
-            self.study.optimize(self.objective, n_trials=1)
-
-    def _sampler(self, finished: int) -> optuna.samplers.BaseSampler:
-        return self._front_sampler if self.sampler == "front" else samplers.make(self.sampler, trial_seed(self.seed, finished))
+    def _sampler(self, before: int) -> optuna.samplers.BaseSampler:
+        return self._front_sampler if self.sampler == "front" else samplers.make(self.sampler, trial_seed(self.seed, before))
 
     @cached_property
     def _front_sampler(self) -> proposing.FrontSampler:
@@ -125,46 +135,50 @@ class Worker:
         total = self.problem.experiment.cost(assignment).total
         return {o.name: choices.minimised(o, total[o.name]) for o in choices.cost_objectives(self.problem)}
 
-    def objective(self, trial: optuna.Trial) -> list[float]:
-        """Measure a trial; raises ``TrialPruned`` where it was dropped early or is one too many."""
-        self.ledger.sign(trial)
+    def _assignment(self, trial: optuna.Trial) -> Assignment | None:
+        """Return what a trial tries; None where it counted as lost meanwhile, and is another worker's."""
+        self._propose(trial)
+        params = self.ledger.write(trial, lambda: self._suggest(trial))
+        return None if params is None else self.problem.assignment(params)
+
+    def _propose(self, trial: optuna.Trial) -> None:
+        """Let the sampler think, which may take a while, before the ledger is held to write."""
+        known = self.study._storage.get_trial(trial._trial_id)
+        if not known.params and not known.system_attrs.get("fixed_params"):
+            self.ledger.patiently(lambda: trial.relative_params)
+
+    def _suggest(self, trial: optuna.Trial) -> dict[str, str]:
         params = {name: str(trial.suggest_categorical(name, d.choices)) for name, d in self.problem.space.distributions().items()}
-        if sum(other.number < trial.number for other in self.ledger.trials()) >= self.trials:
-            trial.set_user_attr(SURPLUS, True)
-            raise optuna.TrialPruned("surplus")
         # the trial's own copy was made before the sampler wrote to the storage where its proposal comes from
         written = self.study._storage.get_trial(trial._trial_id).user_attrs
         trial.set_user_attr(ORIGIN, written.get(ORIGIN, self.sampler))
-        try:
-            return self._measured(trial, self.problem.assignment(params))
-        except BaseException as error:
-            # what was not measured is to be proposed again; after a failure of the database the trial is taken over as a lost one
-            if not isinstance(error, optuna.TrialPruned) and not is_database_error(error):
-                origin = str(trial.user_attrs.get(ORIGIN, self.sampler))
-                self.study.enqueue_trial(params, user_attrs={ORIGIN: origin})
-            raise
+        return params
 
-    def _measured(self, trial: optuna.Trial, assignment: Assignment) -> list[float]:
+    def _measured(self, assignment: Assignment, origin: str) -> Measured:
         experiment = self.problem.experiment
         costs = experiment.cost(assignment)
-        trial.set_user_attr(REMARKS, dict(costs.remarks))
-        uniform = str(trial.user_attrs.get(ORIGIN, "")).startswith("uniform")
-        dropped = None if uniform else self.rungs.dropped(experiment, assignment, costs.total, self._front())
+        front = [] if origin.startswith("uniform") else self._front()
+        dropped = None if origin.startswith("uniform") else self.rungs.dropped(experiment, assignment, costs.total, front)
         if dropped is not None:
-            figures = {"kl": dropped.kl, **costs.total}
-            self._write(trial, figures)
-            trial.set_user_attr(DROPPED, str(dropped))
-            raise optuna.TrialPruned(str(dropped))
-        measured = experiment.measure(assignment)
-        figures = {"accuracy": measured.accuracy, "kl": measured.kl, **costs.total}
-        self._write(trial, figures)
-        for bound in self.problem.bounds:
-            trial.set_constraint(str(bound), bound.violation(figures))
-        return [figures[objective.name] for objective in self.problem.objectives]
+            return Measured(figures={"kl": dropped.kl, **costs.total}, remarks=costs.remarks, dropped=str(dropped))
+        found = experiment.measure(assignment)
+        return Measured(figures={"accuracy": found.accuracy, "kl": found.kl, **costs.total}, remarks=costs.remarks)
 
-    def _write(self, trial: optuna.Trial, figures: Mapping[str, float]) -> None:
-        trial.set_user_attr(FIGURES, dict(figures))
-        trial.set_user_attr(proposing.FIGURES, choices.figures_to_minimise(self.problem, figures))
+    def _finish(self, trial: optuna.Trial, measured: Measured) -> None:
+        figures, dropped = measured.figures, measured.dropped
+
+        def write() -> None:
+            trial.set_user_attr(REMARKS, dict(measured.remarks))
+            trial.set_user_attr(FIGURES, dict(figures))
+            trial.set_user_attr(proposing.FIGURES, choices.figures_to_minimise(self.problem, figures))
+            if dropped:
+                trial.set_user_attr(DROPPED, dropped)
+                return
+            for bound in self.problem.bounds:
+                trial.set_constraint(str(bound), bound.violation(figures))
+
+        values = None if dropped else [figures[objective.name] for objective in self.problem.objectives]
+        self.ledger.finish(trial, write, values)
 
     def _front(self) -> list[Mapping[str, float]]:
         """Return the figures of all trials that were measured in full and keep the bounds."""
@@ -174,12 +188,18 @@ class Worker:
 
 
 def enqueue_uniform(problem: Problem, ledger: Ledger) -> None:
-    """Put the uniform assignments first, for samplers that would not begin with them."""
-    if ledger.study.get_trials(deepcopy=False):
-        return
-    for option in problem.space.uniform[:MOST_UNIFORM]:
-        params = problem.space.params({group.name: problem.space.fitted(group, option) for group in problem.space.groups})
-        ledger.study.enqueue_trial(params, user_attrs={ORIGIN: f"uniform {str(option).replace(' ', '/')}"})
+    """Put the uniform assignments first, for samplers that would not begin with them: all of them, once."""
+    study = ledger.study
+
+    def enqueue() -> None:
+        if UNIFORM in study.user_attrs:
+            return
+        for option in problem.space.uniform[:MOST_UNIFORM] if not study.get_trials(deepcopy=False) else ():
+            params = problem.space.params({group.name: problem.space.fitted(group, option) for group in problem.space.groups})
+            study.enqueue_trial(params, user_attrs={ORIGIN: f"uniform {str(option).replace(' ', '/')}"})
+        study.set_user_attr(UNIFORM, True)
+
+    ledger.together(enqueue)
 
 
 def evaluated(problem: Problem, finished: Sequence[FrozenTrial], known: Sequence[Evaluated] = ()) -> list[Evaluated]:
@@ -206,23 +226,6 @@ def _evaluated(problem: Problem, trial: FrozenTrial, number: int) -> Evaluated:
         remarks=trial.user_attrs[REMARKS],
         dropped=str(trial.user_attrs.get(DROPPED, "")),
     )
-
-
-def waiting_for_database(call: Callable[[], Result], patience: float = PATIENCE) -> Result:
-    """Call until the database answers; ``BitatlasError`` where it has not for ``patience`` seconds."""
-    deadline, pause = time.monotonic() + patience, 0.1
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            if time.monotonic() > deadline:
-                raise BitatlasError(
-                    f"ledger must answer within {patience:g} s, not fail ({database_message(error)}); the same command goes on"
-                ) from None
-        time.sleep(pause)
-        pause = min(2 * pause, 5.0)
 
 
 def trial_seed(seed: int, number: int) -> int:

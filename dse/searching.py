@@ -23,7 +23,7 @@ from dse.pages.facts import Facts, HeldOut
 from dse.pages.front_files import FrontFiles
 from dse.proposals import sampler as proposing
 from dse.report import Outcome
-from dse.search import Evaluated, Worker, enqueue_uniform, evaluated
+from dse.search import UNIFORM, Evaluated, Worker, enqueue_uniform, evaluated
 from dse.settings import SearchSettings, from_toml
 from dse.stating import Statement, state
 from formats.errors import BitatlasError
@@ -33,6 +33,8 @@ from hwmodels.files import write_text
 WRITE_EVERY = 2.0
 #: seconds between two reports with pictures meanwhile, and how many times what the last one took
 REPORT_EVERY, REPORT_PAUSES = 60.0, 20.0
+#: seconds that a worker waits for the coordinator's plan: scoring sensitivities takes a while
+PLAN_PATIENCE = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +109,11 @@ def _prepare(statement: Statement, ledger: Ledger, folder: Path) -> None:
     proposing.store(ledger.study, variants, choices.proposal_plan(problem, variants), seed=settings.seed)
 
 
-def _wait_for_plan(statement: Statement, ledger: Ledger, patience: float = 600.0) -> None:
+def _wait_for_plan(statement: Statement, ledger: Ledger, patience: float = PLAN_PATIENCE) -> None:
+    """Wait until the coordinator has put into the ledger what samplers begin with."""
     deadline = time.monotonic() + patience
-    while statement.settings.sampler == "front" and proposing.PLAN not in ledger.study.user_attrs:
+    begun = proposing.PLAN if statement.settings.sampler == "front" else UNIFORM
+    while begun not in ledger.study.user_attrs:
         if time.monotonic() > deadline:
             raise BitatlasError(f"ledger must hold a plan within {patience:g} s, not lack it: run dse search on it first")
         time.sleep(0.5)

@@ -245,7 +245,8 @@ def _how(scope: Scope, lines: pd.DataFrame, floats: str) -> list[str]:
         f"- LUTs are those of multiply-accumulate units alone, for one sample in {CYCLES:,} clock cycles whatever the format, "
         "each with an accumulator that is exact for the layer's dot length, without DSP slices; requantizers, memories and control "
         f"are left out, as in the paper. Units as Yosys maps them where the table has the pair, else predicted by a model fitted "
-        f"to it ({_predicted(lines)}); `mac_units_predicted` in the table says so for each line. Nothing was placed or routed. "
+        f"to it ({_predicted(lines)}); `mac_units_predicted` in the table says so for each line, and the study of "
+        "multiply-accumulates (`reports/mac_costs`) how far predictions are off. Nothing was placed or routed. "
         "Weight memory is that of codes and scales.",
         f"- Fronts are among assignments within {100 * USABLE:g} points of float, weights and activations of different widths "
         "among them; for these the minifloats are those of the two widths that are closest to float, and steps are `none` or "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dse import provenance, verdict
-from dse.ledger import shown
+from dse.addresses import shown
 from dse.objectives import Objective
 from dse.pages import front_files
 from dse.pages.content import Block, Front, Listing, Picture, Section, Table, Text

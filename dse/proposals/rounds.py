@@ -1,4 +1,4 @@
-"""Proposals round by round, a pure function of what was tried: uniforms, exact fronts, then refits and exchanges."""
+"""Proposals round by round, a pure function of what was tried: exact fronts, uniforms, then refits and exchanges."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,17 +53,21 @@ def plan(
     points: int = POINTS,
     refitted_points: int = REFITTED_POINTS,
 ) -> Plan:
-    """Return the plan that begins with the caller's uniform selections, within the budgets or not, and the exact fronts.
+    """Return the plan that begins with the exact fronts, and goes on with the caller's uniform selections, for comparison.
 
     There is a table for each way to prepare the network, all of the same groups and options; the selections of the plan begin with
     the index of their table, the caller's, which are tried with every table, do not.
     """
     budgets = dict(budgets or {})
-    first = [replace(p, selection=(index, *p.selection)) for index in range(len(tables)) for p in uniform]
+    first = []
     for index, table in enumerate(tables):
         found = front_proposals(table, frame, budgets, points)
         first += [replace(proposal, selection=(index, *proposal.selection)) for proposal in found]
-    return Plan(frame=frame, budgets=budgets, first=tuple(_different(first)), refitted_points=refitted_points)
+    alike = [replace(p, selection=(index, *p.selection)) for index in range(len(tables)) for p in uniform]
+    # a point of a front that is uniform is called so
+    origins = {proposal.selection: proposal.origin for proposal in alike}
+    named = [replace(p, origin=origins.get(p.selection, p.origin)) for p in _different([*first, *alike])]
+    return Plan(frame=frame, budgets=budgets, first=tuple(named), refitted_points=refitted_points)
 
 
 def propose(

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dse.proposals.frame import Frame
 from dse.proposals.pool import Figures, TrueCost
 from dse.proposals.rounds import Plan, Proposal, Stall, propose, stalled
 from dse.proposals.table import Selection
+from dse.proposals.transactions import together
 from dse.proposals.variants import Variants
 from formats.errors import BitatlasError
 
@@ -136,18 +138,14 @@ class FrontSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """Return the parameters of the next selection to try, having told every other worker of it."""
         stored = self._of(study)
-        trials = self._settled(study, trial, stored)
-        tried = _tried(stored, trials)
-        waiting = any(other.state == TrialState.WAITING for other in trials)
-        proposal, rest, note, number = self._next(stored, trials, tried, trial.number, 1 if waiting else stored.count)
-        for other in rest:
-            attributes = {ORIGIN: other.origin, ROUND: number}
-            study.enqueue_trial(stored.variants.params(other.selection), user_attrs=attributes, skip_if_exists=True)
-        params = stored.variants.params(proposal.selection)
-        attributes = {ORIGIN: proposal.origin, ROUND: number} | ({NOTE: note} if note else {}) | {CLAIM: params}
-        for name, value in attributes.items():  # the claim last: it is what other workers wait for
-            study._storage.set_trial_user_attr(trial._trial_id, name, value)
-        return params
+        while True:
+            trials = self._settled(study, trial, stored)
+            tried = _tried(stored, trials)
+            waiting = any(other.state == TrialState.WAITING for other in trials)
+            found = self._next(stored, trials, tried, trial.number, 1 if waiting else stored.count)
+            params = together(study, partial(_claim, study, trial, stored, tried, *found))
+            if params is not None:
+                return params
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -194,6 +192,36 @@ class FrontSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         if repeats:
             note = "no selection is left untried: this one is a repetition"
         return Proposal(selection=selection, origin="random"), [], note, _round(trials, 1)
+
+
+def _claim(
+    study: optuna.Study,
+    trial: FrozenTrial,
+    stored: Stored,
+    tried: Mapping[Selection, Figures | None],
+    proposal: Proposal,
+    rest: list[Proposal],
+    note: str,
+    number: int,
+) -> dict[str, Any] | None:
+    """Write down what a trial tries, and enqueue the rest of its round; None where another worker claimed the same meanwhile.
+
+    A trial whose worker was lost tries what it was to try.
+    """
+    claimed: dict[str, Any] | None = study._storage.get_trial(trial._trial_id).user_attrs.get(CLAIM)
+    if claimed is not None:
+        return claimed
+    others = [other for other in study._storage.get_all_trials(study._study_id, deepcopy=False) if other.number != trial.number]
+    if proposal.selection in _tried(stored, others).keys() - tried.keys():
+        return None
+    for other in rest:
+        attributes = {ORIGIN: other.origin, ROUND: number}
+        study.enqueue_trial(stored.variants.params(other.selection), user_attrs=attributes, skip_if_exists=True)
+    params = stored.variants.params(proposal.selection)
+    attributes = {ORIGIN: proposal.origin, ROUND: number} | ({NOTE: note} if note else {}) | {CLAIM: params}
+    for name, value in attributes.items():  # the claim last: it is what other workers wait for
+        study._storage.set_trial_user_attr(trial._trial_id, name, value)
+    return params
 
 
 def _tried(stored: Stored, trials: list[FrozenTrial]) -> dict[Selection, Figures | None]:

@@ -95,12 +95,12 @@ def test_costs_of_a_pipeline_have_stand_ins_and_rates_are_turned_round(resnet8: 
     assert choices.figures_to_minimise(stated, figures) == {"kl": 0.5, "lut": 10.0, "fps": 0.25}
 
 
-def test_the_plan_begins_with_uniform_assignments_and_keeps_budgets(resnet8: Experiment, tmp_path: Path) -> None:
+def test_the_plan_holds_the_front_within_budgets_and_all_uniform_assignments(resnet8: Experiment, tmp_path: Path) -> None:
     limit = 25000.0
     stated = problem(resnet8, bounds=(f"lut<={limit}",))
     variants = choices.variants(stated, "gradient", tmp_path)
     plan = choices.proposal_plan(stated, variants)
-    assert [proposal.origin for proposal in plan.first[:2]] == ["uniform int8/int8", "uniform int8/e2m1"]
+    assert sum(proposal.origin.startswith("uniform") for proposal in plan.first) == len(stated.space.uniform)
     fronts = [proposal for proposal in plan.first if proposal.origin.startswith("front")]
     assert fronts
     assert all(variants.first.cost("lut", proposal.selection[1:]) <= limit for proposal in fronts)

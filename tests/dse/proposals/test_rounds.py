@@ -76,14 +76,22 @@ def searched(
     return tried, origins, history
 
 
-def test_uniforms_come_first_then_the_exact_front_then_the_rest(table: ChoiceTable, frame: Frame) -> None:
+def test_the_exact_front_comes_first_then_uniforms_then_the_rest(table: ChoiceTable, frame: Frame) -> None:
     whole = plan(table, frame, uniform=UNIFORM, points=10)
     _, origins, _ = searched(table, whole, times=6, count=6)
-    assert origins[:OPTIONS] == [f"uniform {option}" for option in range(OPTIONS)]
     opening = len(whole.first)
-    assert set(origins[OPTIONS:opening]) == {"front:lut"}
+    exact = {proposal.selection for proposal in plan(table, frame, points=10).first}
+    assert {proposal.selection for proposal in whole.first[: len(exact)]} == exact
+    uniform = [proposal for proposal in UNIFORM if proposal.selection not in exact]
+    assert list(whole.first[len(exact) :]) == uniform
     assert set(origins[opening:]) <= {"refit:lut", "exchange"}
     assert len(origins) > opening
+
+
+def test_a_uniform_point_of_the_exact_front_is_called_uniform(table: ChoiceTable, frame: Frame) -> None:
+    first = plan(table, frame, uniform=UNIFORM, points=10).first
+    assert {p.origin for p in first if p.selection in {u.selection for u in UNIFORM}} == {p.origin for p in UNIFORM}
+    assert {p.origin for p in first} == {"front:lut", *(p.origin for p in UNIFORM)}
 
 
 def test_the_opening_holds_both_ends_of_the_exact_front(table: ChoiceTable, frame: Frame) -> None:
@@ -127,8 +135,9 @@ def test_what_is_not_known_yet_counts_as_predicted_and_is_not_proposed_again(tab
 def test_several_costs_have_a_front_each_and_one_together(table: ChoiceTable) -> None:
     both = Frame.of(table, "kl", ["lut", "memory"])
     whole = plan(table, both, uniform=UNIFORM, points=6)
-    assert [p.origin for p in whole.first[OPTIONS:]].count("front:lut") >= 4
-    assert {p.origin for p in whole.first[OPTIONS:]} == {"front:lut", "front:memory", "front:all"}
+    fronts = [p.origin for p in whole.first if not p.origin.startswith("uniform")]
+    assert fronts.count("front:lut") >= 4
+    assert set(fronts) == {"front:lut", "front:memory", "front:all"}
     _, origins, history = searched(table, whole, times=6)
     assert set(origins) & {"exchange", "refit:lut", "refit:memory", "refit:all"}
     assert history == sorted(history)

@@ -142,10 +142,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=1000, metavar="N", help="evaluations of each run (default: %(default)s)")
     parser.add_argument("--ours", type=int, default=200, metavar="N", help="evaluations of ours (default: %(default)s)")
     parser.add_argument(
-        "--gp", type=int, default=150, metavar="N", help="of the Gaussian process, which is slow (default: %(default)s)"
+        "--gp", type=int, default=60, metavar="N", help="of the Gaussian process, which is slow (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each method (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=256, metavar="N", help="samples of an evaluation (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=128, metavar="N", help="samples of an evaluation (default: %(default)s)")
     parser.add_argument("--model", default="resnet8")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--out", type=Path, default=Path("reports/search_benchmark"), metavar="DIR")

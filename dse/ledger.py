@@ -60,9 +60,10 @@ class Ledger:
     the same number. Each of these is one transaction of the database, and no two of one study run at once.
     """
 
-    def __init__(self, study: optuna.Study, storage: PatientStorage) -> None:
-        """Take the study and the storage that it is in."""
+    def __init__(self, study: optuna.Study) -> None:
+        """Take a study in a ``PatientStorage``."""
         self.study = study
+        storage: PatientStorage = study._storage._backend
         self._storage = storage
         self._signature = {"host": socket.gethostname(), **processes.this(), "token": uuid.uuid4().hex}
         #: by trial, since when it has been seen without signs of life
@@ -71,8 +72,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the connections; the last one to an SQLite file leaves nothing beside it."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        self._storage.close()
 
     @staticmethod
     def begin(
@@ -82,8 +82,7 @@ class Ledger:
         where = file_of(where)
         new = isinstance(where, Path) and not where.exists()
         try:
-            storage = open_storage(where)
-            study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=not new)
+            study = _made(open_storage(where), name, directions, new=new)
         except Exception as error:
             if new and isinstance(where, Path):
                 _remove(where)
@@ -92,7 +91,7 @@ class Ledger:
             if isinstance(error, ValueError):  # optuna: other directions than the study has
                 raise BitatlasError(_refusal(where, [str(error)])) from None
             raise
-        ledger = Ledger(study, storage)
+        ledger = Ledger(study)
         try:
             ledger.together(lambda: ledger._state(fingerprint, settings, where))
         except BaseException:
@@ -113,12 +112,15 @@ class Ledger:
         if isinstance(where, Path) and not where.exists():
             raise BitatlasError(f"ledger must exist before a worker joins it, not be missing: {where}")
         storage = open_storage(where)
-        names = optuna.get_all_study_names(storage)
-        if name not in names:
-            raise BitatlasError(
-                f"study must be one of the ledger's ({', '.join(sorted(names)) or 'none'}), not {name!r}: {shown(where)}"
-            )
-        return Ledger(optuna.load_study(study_name=name, storage=storage), storage)
+        try:
+            names = optuna.get_all_study_names(storage)
+            if name not in names:
+                known = ", ".join(sorted(names)) or "none"
+                raise BitatlasError(f"study must be one of the ledger's ({known}), not {name!r}: {shown(where)}")
+            return Ledger(optuna.load_study(study_name=name, storage=storage))
+        except BaseException:
+            storage.close()
+            raise
 
     @property
     def settings(self) -> str:
@@ -235,6 +237,14 @@ class Ledger:
 
     def _is_ours(self, trial: FrozenTrial) -> bool:
         return trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) == self._signature
+
+
+def _made(storage: PatientStorage, name: str, directions: Sequence[Literal["minimize", "maximize"]], *, new: bool) -> optuna.Study:
+    try:
+        return optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=not new)
+    except BaseException:
+        storage.close()
+        raise
 
 
 def _refusal(where: Path | str, differences: Sequence[str]) -> str:

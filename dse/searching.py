@@ -146,6 +146,7 @@ def _work(statement: Statement, ledger: Ledger, writer: "Writer", say: Callable[
 
             return _worker(statement, ledger).work(told)
     except KeyboardInterrupt:
+        writer.take(ledger.finished())  # one may have been finished since
         done = f"{len(writer.trials)} of {statement.settings.trials} trials"
         say(f"interrupted after {done}, all kept; the same command goes on from here")
         raise
@@ -194,10 +195,14 @@ class Writer:
 
     def add(self, finished: list[FrozenTrial]) -> None:
         """Take the finished trials of the ledger, and write what is chosen where that changed, tables now and then."""
-        self.trials = evaluated(self.statement.problem, finished, known=self.trials)
+        self.take(finished)
         self._choose()
         if time.monotonic() - self._written > WRITE_EVERY:
             self.write()
+
+    def take(self, finished: list[FrozenTrial]) -> None:
+        """Take the finished trials of the ledger, writing nothing."""
+        self.trials = evaluated(self.statement.problem, finished, known=self.trials)
 
     def write(self) -> None:
         """Write the tables, the points of the front, what is chosen, and the report: its text at least."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
+from dse.addresses import shown
 from dse.ptq import steps as stepping
 from dse.targets import target
 from formats.errors import BitatlasError, InvalidValueError
@@ -118,10 +119,11 @@ class SearchSettings:
         return target(self.device, self.fps, self.budget, self.clock)
 
     def to_toml(self) -> str:
-        """Return the settings as TOML that ``--config`` reads."""
+        """Return the settings as TOML that ``--config`` reads, without the password that an address may hold."""
         import tomli_w
 
-        return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None and value != ()})
+        options = asdict(self) | {"storage": shown(self.storage) if self.storage else None}
+        return tomli_w.dumps({name: value for name, value in options.items() if value is not None and value != ()})
 
 
 def from_toml(text: str) -> SearchSettings:

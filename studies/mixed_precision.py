@@ -33,9 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
     mixed_precision_figures.write_fronts(out / "fronts.png", networks)
     for network in networks:
         for variant in mixed_precision_data.VARIANTS:
-            point = network.good(variant)
-            if point is not None:
-                point.assignment.write(out / "assignments" / f"{network.model}-{variant.slug}.json")
+            chosen = network.chosen[variant.name]
+            if chosen is not None:
+                chosen.point.assignment.write(out / "assignments" / f"{network.model}-{variant.slug}.json")
     write_text(out / "README.md", page(scope, networks, provenance.lines(COMMAND + " --quick" * options.quick)))
     print(f"report in {out}; {time.monotonic() - began:.0f} s, peak memory {provenance.peak_memory_mebibytes():.0f} MiB")
 

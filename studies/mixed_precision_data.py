@@ -11,8 +11,8 @@ from tqdm import tqdm
 from dse import choices
 from dse.assignment import Assignment
 from dse.data import Split
+from dse.experiment import Experiment
 from dse.ledger import FILE, Ledger, locked
-from dse.models.loading import Subject
 from dse.proposals import sampler as proposing
 from dse.proposals.frame import Frame
 from dse.proposals.variants import Variants
@@ -28,8 +28,8 @@ ACTIVATIONS = ("int4", "e2m1", "int6", "int8")
 LAYER_STEPS = (NONE, "gptq+correct_bias")
 NETWORK_STEPS = (NONE, "equalize")
 KL, COST = "kl", "lut"
-#: accuracy below the float network's that still counts as good, as a share
-WITHIN = 0.01
+#: accuracy below the float network's that still counts as good, and on the search's few images is worth a closer look: shares
+WITHIN, LOOK = 0.01, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,9 @@ class Scope:
     #: trials of a search with mixed formats, and with steps to choose too
     trials: int
     step_trials: int
-    #: images that assignments are measured on, calibration samples for sensitivities, test images for what is chosen
+    #: validation images that a search measures on, and calibration samples for sensitivities
     images: int
     scored: int
-    test_images: int
 
 
 FULL = Scope(
@@ -85,7 +84,6 @@ FULL = Scope(
     step_trials=160,
     images=1_000,
     scored=64,
-    test_images=2_000,
 )
 QUICK = replace(
     FULL,
@@ -94,10 +92,9 @@ QUICK = replace(
     activations=("int4", "int6"),
     fps=20_000,
     trials=20,
-    step_trials=45,
+    step_trials=36,
     images=100,
     scored=16,
-    test_images=200,
 )
 
 
@@ -111,18 +108,29 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The cheapest point of a front that is good on the whole validation split, and its accuracy there and on the test split."""
+
+    point: Point
+    accuracy: float
+    test: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """What the four searches of one network found."""
 
     model: str
+    #: accuracy of the float network on the images of the searches, on the whole validation split, on the test split
     float_accuracy: float
+    float_validation: float
+    float_test: float
     #: by the name of the variant
     points: Mapping[str, tuple[Point, ...]]
     #: trials that came to an end, those that were given up on a few samples too
     trials: Mapping[str, int]
-    #: accuracy of the chosen points on test images, by the name of the variant, and that of the float network
-    test: Mapping[str, float]
-    float_test: float
+    #: None where no point of the front is good
+    chosen: Mapping[str, Chosen | None]
 
     @property
     def frame(self) -> Frame:
@@ -139,16 +147,19 @@ class Found:
         """Return the share of the box that a search's points dominate."""
         return self.frame.hypervolume([point.figures for point in self.points[variant.name]])
 
-    def good(self, variant: Variant) -> Point | None:
-        """Return the cheapest point whose accuracy is within 1 % of float, the one closest to float among equals; None without."""
-        return cheapest(self.points[variant.name], self.float_accuracy)
 
+def choose(points: Sequence[Point], experiment: Experiment, float_accuracy: float) -> Chosen | None:
+    """Return the cheapest point of the front whose accuracy on the experiment's validation split is within 1 % of float.
 
-def cheapest(points: Sequence[Point], float_accuracy: float) -> Point | None:
-    """Return the cheapest point whose accuracy is within 1 % of float; None where there is none."""
-    enough = (1 - WITHIN) * float_accuracy
-    good = [point for point in points if point.figures["accuracy"] >= enough]
-    return min(good, key=lambda point: (point.figures[COST], point.figures[KL]), default=None)
+    Points that are more than 2 % below ``float_accuracy`` on the images of the search are not looked at.
+    """
+    enough = (1 - WITHIN) * experiment.float_figures("validation").accuracy
+    for point in front(points):
+        if point.figures["accuracy"] >= (1 - LOOK) * float_accuracy:
+            accuracy = experiment.measure(point.assignment).accuracy
+            if accuracy >= enough:
+                return Chosen(point=point, accuracy=accuracy, test=experiment.measure(point.assignment, "test").accuracy)
+    return None
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -178,21 +189,18 @@ def settings(scope: Scope, model: str, variant: Variant, folder: Path) -> Search
 
 
 def stated(scope: Scope, model: str) -> Statement:
-    """Return the whole problem of a network, with steps, to be measured on the first images of the splits."""
-    statement = state(settings(scope, model, MIXED_STEPS, Path("-")))
+    """Return the whole problem of a network, with steps."""
+    return state(settings(scope, model, MIXED_STEPS, Path("-")))
+
+
+def shortened(statement: Statement, scope: Scope) -> Statement:
+    """Return the problem measured on the first validation images alone; the network's preparation is shared."""
     experiment = statement.problem.experiment
-    shorter = replace(experiment, subject=_shortened(experiment.subject, scope), _float_logits={})
+    data = experiment.subject.dataset
+    first = Split(images=data.validation.images[: scope.images], labels=data.validation.labels[: scope.images])
+    subject = replace(experiment.subject, dataset=replace(data, validation=first))
+    shorter = replace(experiment, subject=subject, _float_logits={})
     return replace(statement, problem=replace(statement.problem, experiment=shorter))
-
-
-def _shortened(subject: Subject, scope: Scope) -> Subject:
-    data = subject.dataset
-    cut = replace(data, validation=_first(data.validation, scope.images), test=_first(data.test, scope.test_images))
-    return replace(subject, dataset=cut)
-
-
-def _first(split: Split, count: int) -> Split:
-    return Split(images=split.images[:count], labels=split.labels[:count])
 
 
 def restricted(statement: Statement, scope: Scope, variant: Variant, folder: Path) -> Statement:
@@ -243,7 +251,8 @@ def searched(statement: Statement, folder: Path, scored: int) -> tuple[list[Poin
 
 def found(scope: Scope, model: str, results: Path) -> Found:
     """Run the four searches of one network."""
-    statement = stated(scope, model)
+    whole = stated(scope, model)
+    statement = shortened(whole, scope)
     points: dict[str, tuple[Point, ...]] = {}
     trials: dict[str, int] = {}
     for variant in VARIANTS:
@@ -255,14 +264,17 @@ def found(scope: Scope, model: str, results: Path) -> Found:
             made = list(uniform_points(one))
             trials[variant.name] = len(made)
         points[variant.name] = tuple(made)
-    experiment = statement.problem.experiment
-    float_accuracy = experiment.float_figures("validation").accuracy
-    chosen = {name: cheapest(some, float_accuracy) for name, some in points.items()}
+    experiment = whole.problem.experiment
+    float_accuracy = statement.problem.experiment.float_figures("validation").accuracy
     return Found(
         model=model,
         float_accuracy=float_accuracy,
+        float_validation=experiment.float_figures("validation").accuracy,
+        float_test=experiment.float_figures("test").accuracy,
         points=points,
         trials=trials,
-        test={name: experiment.measure(point.assignment, "test").accuracy for name, point in chosen.items() if point},
-        float_test=experiment.float_figures("test").accuracy,
+        chosen={
+            name: choose(some, experiment, float_accuracy)
+            for name, some in tqdm(points.items(), desc=f"{model} choice", unit="search", disable=None)
+        },
     )

@@ -31,9 +31,9 @@ def _fronts(figure: "Figure", networks: Sequence[Found]) -> None:
             points = network.points[variant.name]
             _draw(upper, _accurate(points), "accuracy", style, variant.name)
             _draw(lower, front(points), KL, style, variant.name)
-            good = network.good(variant)
-            if good is not None:
-                place = good.figures[COST] / 1000, good.figures["accuracy"]
+            chosen = network.chosen[variant.name]
+            if chosen is not None:
+                place = chosen.point.figures[COST] / 1000, chosen.point.figures["accuracy"]
                 upper.scatter(*place, s=150, facecolors="none", edgecolors=style[0], linewidths=1.5, zorder=4)
         upper.axhline(network.float_accuracy, color="black", linewidth=1, linestyle="--", label="float32")
         upper.axhline((1 - WITHIN) * network.float_accuracy, color="#c0223b", linewidth=0.9, linestyle=":", label="1 % below")
@@ -42,7 +42,7 @@ def _fronts(figure: "Figure", networks: Sequence[Found]) -> None:
         lower.set(yscale="log", xlabel="pipeline [1000 LUT]")
         for axes in (upper, lower):
             axes.grid(visible=True, which="both", linewidth=0.3, alpha=0.6)
-    grid[0][0].set_ylabel("accuracy [share]; circled: cheapest within 1 % of float32")
+    grid[0][0].set_ylabel("accuracy [share]; circled: the chosen points")
     grid[1][0].set_ylabel("KL divergence from float32 [nat]")
     grid[0][-1].legend(loc="lower right", fontsize=8.5, framealpha=0.9)
 

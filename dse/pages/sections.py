@@ -1,13 +1,11 @@
 """What the report of a search says, in order, whatever it is written as."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from dse import provenance, verdict
-from dse.addresses import shown
 from dse.objectives import Objective
 from dse.pages import front_files
 from dse.pages.content import Block, Front, Listing, Picture, Section, Table, Text
@@ -168,8 +166,7 @@ def _sensitivities(facts: Facts) -> tuple[Block, ...]:
 
 
 def _provenance(facts: Facts) -> tuple[Block, ...]:
-    storage = shown(facts.settings.storage) if facts.settings.storage else None  # which may hold a password
-    settings = replace(facts.settings, storage=storage).to_toml()
+    settings = facts.settings.to_toml()
     command = (Text(text="The command:"), Listing(text=facts.command)) if facts.command else (Text(text="Called from Python."),)
     return (
         *command,

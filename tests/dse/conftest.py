@@ -1,6 +1,13 @@
-"""Trials and outcomes made by hand."""
+"""Trials and outcomes made by hand; a database server for many workers."""
 
-from collections.abc import Callable, Mapping
+import getpass
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +71,56 @@ def make_outcome() -> MakeOutcome:
         return report.outcome(trials, objectives, bounds)
 
     return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A PostgreSQL server on loopback with a folder and a port of its own."""
+
+    binaries: Path
+    folder: Path
+    port: int
+    databases: list[str] = field(default_factory=list)
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        self.databases.append(f"database{len(self.databases)}")
+        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "bitatlas", self.databases[-1])
+        return f"postgresql://bitatlas:secret@127.0.0.1:{self.port}/{self.databases[-1]}"
+
+    def control(self, *arguments: str) -> None:
+        """Run ``pg_ctl``, waiting for what it does."""
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -F"
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-o", options, "-l", str(self.folder / "log"), *arguments)
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the server's programs, as the user that Debian's package makes for it: the server refuses to run as root."""
+        as_user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
+        command = [*as_user, str(self.binaries / program), *arguments]
+        # into a file: the server that is started keeps what it is given open
+        with tempfile.TemporaryFile() as said:
+            ended = subprocess.run(command, stdout=said, stderr=said, cwd="/", timeout=60, stdin=subprocess.DEVNULL)
+            said.seek(0)
+            assert ended.returncode == 0, said.read().decode()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Start a PostgreSQL server."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL's server is not installed (Debian's package postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="bitatlas-postgresql-"))  # short, for the socket's path; not below root's own folders
+    if getpass.getuser() == "root":
+        shutil.chown(folder, "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    made = Server(binaries=found[-1].parent, folder=folder, port=port)
+    made.run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "bitatlas", "--no-sync")
+    made.control("start")
+    try:
+        yield made
+    finally:
+        made.control("-m", "immediate", "stop")
+        shutil.rmtree(folder)

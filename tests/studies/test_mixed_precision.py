@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ import pytest
 
 from dse import experiment
 from dse.assignment import Assignment, LayerAssignment, parse_quantizer
+from dse.evaluate import Figures
+from dse.experiment import Experiment
 from dse.search import Worker
 from studies import mixed_precision
 from studies.mixed_precision_data import (
@@ -22,11 +25,13 @@ from studies.mixed_precision_data import (
     UNIFORM,
     UNIFORM_STEPS,
     VARIANTS,
+    Chosen,
     Found,
     Point,
-    cheapest,
+    choose,
     front,
     restricted,
+    shortened,
     stated,
 )
 from studies.mixed_precision_page import gain, held_out
@@ -40,7 +45,6 @@ TINY = replace(
     step_trials=20,
     images=60,
     scored=8,
-    test_images=50,
 )
 
 
@@ -82,23 +86,34 @@ def test_each_search_may_choose_what_its_name_says(report: Path) -> None:
     assert set(lines[lines["search"] == UNIFORM_STEPS.name]["network steps"]) == {"none", "equalize"}
 
 
-def test_assignments_are_measured_on_the_first_images_alone() -> None:
-    statement = stated(TINY, "resnet8")
-    problem = statement.problem
-    assert [len(problem.experiment.split(name)) for name in ("validation", "test")] == [60, 50]
-    whole = experiment.prepare(problem.experiment.subject)
-    assignment = problem.uniform(problem.space.uniform[0])
-    expected = whole.measure(assignment)
-    assert problem.experiment.measure(assignment) == expected
+def test_searches_measure_on_the_first_images_alone() -> None:
+    whole = stated(TINY, "resnet8")
+    statement = shortened(whole, TINY)
+    few, all_of_them = statement.problem.experiment, whole.problem.experiment
+    assert len(few.split("validation")) == TINY.images < len(all_of_them.split("validation"))
+    assert few.preparation is all_of_them.preparation
+    assignment = whole.problem.uniform(whole.problem.space.uniform[0])
+    assert few.measure(assignment) == all_of_them.measure(assignment, samples=TINY.images)
     one = restricted(statement, TINY, UNIFORM, Path("x"))
     assert one.problem.space.steps == one.problem.space.network_steps == ("none",)
-    assert one.problem.experiment is problem.experiment
+    assert one.problem.experiment is few
     assert one.fingerprint.differences(statement.fingerprint)
 
 
-def point(accuracy: float, divergence: float, lut: float) -> Point:
+class Measured:
+    """Stands for an experiment whose float network has accuracy 0.9; assignments have the accuracy that they are named by."""
+
+    def float_figures(self, split: str) -> Figures:
+        return Figures(accuracy=0.9, kl=0.0)
+
+    def measure(self, assignment: Assignment, split: str = "validation") -> Figures:
+        return Figures(accuracy=float(assignment.data), kl=0.0)
+
+
+def point(accuracy: float, divergence: float, lut: float, truly: float = 0.9) -> Point:
+    """Return a point by its figures on few images, and its accuracy on all of them."""
     layer = LayerAssignment(weight=parse_quantizer("int4", "weight"), activation=parse_quantizer("int4", "activation"))
-    assignment = Assignment(model="m", data="d", layers={"layer": layer})
+    assignment = Assignment(model="m", data=str(truly), layers={"layer": layer})
     return Point(
         origin="made", assignment=assignment, figures={"accuracy": accuracy, KL: divergence, COST: lut, "weight_bits": 8.0}
     )
@@ -120,10 +135,18 @@ def test_the_front_is_what_no_other_point_beats() -> None:
     assert len({(p.figures[KL], p.figures[COST]) for p in kept}) == len(kept)
 
 
-def test_the_cheapest_good_point_is_within_one_percent_of_float() -> None:
-    cheap, good, closer, dear = point(0.88, 0.1, 1.0), point(0.8911, 0.3, 2.0), point(0.8911, 0.2, 2.0), point(0.9, 0.0, 3.0)
-    assert cheapest([dear, good, closer, cheap], 0.9) is closer
-    assert cheapest([cheap], 0.9) is None
+def test_what_is_chosen_is_good_on_all_images() -> None:
+    experiment = cast(Experiment, Measured())
+    bad, lucky, good, dear = (
+        point(0.87, 0.4, 1.0),  # too far from float on few images to be looked at
+        point(0.90, 0.3, 2.0, truly=0.89),  # more than one percent below on all of them
+        point(0.885, 0.2, 3.0, truly=0.8911),
+        point(0.90, 0.1, 4.0),
+    )
+    beaten = point(0.90, 0.35, 2.5)
+    chosen = choose([dear, good, lucky, beaten, bad], experiment, 0.9)
+    assert chosen == Chosen(point=good, accuracy=0.8911, test=0.8911)
+    assert choose([bad, lucky], experiment, 0.9) is None
 
 
 def found(**points: tuple[Point, ...]) -> Found:
@@ -133,10 +156,11 @@ def found(**points: tuple[Point, ...]) -> Found:
     return Found(
         model="resnet8",
         float_accuracy=0.9,
+        float_validation=0.9,
+        float_test=0.9,
         points=by_name,
         trials={name: len(some) for name, some in by_name.items()},
-        test={variant.name: 0.9 for variant in VARIANTS},
-        float_test=0.9,
+        chosen={name: choose(some, cast(Experiment, Measured()), 0.9) for name, some in by_name.items()},
     )
 
 
@@ -164,6 +188,8 @@ def test_hypervolumes_share_one_box() -> None:
 def test_points_that_fall_short_on_test_images_are_named() -> None:
     network = found()
     assert "4 of the 4 chosen points are within 1 % of float too" in held_out([network])
-    short = replace(network, test={**network.test, MIXED.name: 0.88})
+    chosen = network.chosen[MIXED.name]
+    assert chosen is not None
+    short = replace(network, chosen={**network.chosen, MIXED.name: replace(chosen, test=0.88)})
     assert "3 of the 4" in held_out([short])
     assert "not resnet8, mixed formats: 2.2 % below." in held_out([short])

@@ -53,6 +53,7 @@ WEIGHTS = [
 ]
 ACTIVATIONS = [
     *("uint2", "uint3", "uint4", "uint6", "uint8", "int4", "int8"),
+    *("ue2m2", "ue3m3", "ulog2_4", "ulogsqrt2_4"),  # what a search gives to operands that are never negative
     *(name for bits in (4, 6, 8) for name in MINIFLOATS[bits]),
 ]
 

@@ -136,7 +136,7 @@ def test_no_count_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_shipped_pairs_are_those_promised() -> None:
     pairs = calibration.shipped_pairs()
-    assert len(set(pairs)) == len(pairs) == 33 * 22
+    assert len(set(pairs)) == len(pairs) == 33 * 26
     weights = {pair.weight for pair in pairs}
     assert {"int2", "int8", "e1m1", "e2m0", "e5m0", "e2m5", "e5m2", "pot3", "post5", "ternary", "binary"} <= weights
     assert {pair.activation for pair in pairs} >= {"uint2", "uint8", "int4", "int8", "e2m1", "e3m2", "e4m3", "e7m0"}

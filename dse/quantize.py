@@ -21,6 +21,9 @@ from formats import Format, Quantizer, torch_bridge
 from formats.errors import InvalidValueError
 from formats.tensor_quantizer import EncodedTensor, TensorQuantizer
 
+#: activation formats whose quantizers are kept ready for every operand
+FORMATS_KEPT = 8
+
 
 class Scratch:
     """Memory that activation quantizers write to in turn; what they write is read before the next one of the role runs.
@@ -108,6 +111,7 @@ class Preparation:
     steps: tuple[str, ...] = ()
     _after: dict[tuple[str, ...], "Preparation"] = field(default_factory=dict)
     _fillings: dict[tuple[str, Role, str], Filling] = field(default_factory=dict)
+    _fitted_scales: dict[tuple[str, str], tuple[Format, float]] = field(default_factory=dict)
     _weights: dict[str, StoredWeight] = field(default_factory=dict)
     _scratch: dict[Role, Scratch] = field(default_factory=lambda: {role: Scratch() for role in ROLES})
 
@@ -164,11 +168,17 @@ class Preparation:
     def _activation(self, layer: Layer, role: Role, operand: Operand, quantizer: TensorQuantizer) -> Filling:
         key = (operand.source, role, str(quantizer))
         if key not in self._fillings:
+            # each has memory of its own in every thread, as large as the operand: only so many are kept
+            while len(self._fillings) >= FORMATS_KEPT * len(self.statistics):
+                del self._fillings[next(iter(self._fillings))]
             self._fillings[key] = self._activation_quantizer(layer, role, operand, quantizer)
         return self._fillings[key]
 
     def _activation_quantizer(self, layer: Layer, role: Role, operand: Operand, quantizer: TensorQuantizer) -> ActivationQuantizer:
-        fmt, scale = quantizer.fit(self.statistics[layer.name, role].sample)
+        key = (operand.source, str(quantizer))
+        if key not in self._fitted_scales:
+            self._fitted_scales[key] = quantizer.fit(self.statistics[layer.name, role].sample)
+        fmt, scale = self._fitted_scales[key]
         # what a later layer will read again must not lie in memory that the layers between write to
         scratch = self._scratch[role] if operand.readers == 1 else Scratch()
         return ActivationQuantizer(format=fmt, scale=scale, operand=operand, scratch=scratch)

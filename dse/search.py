@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from dse import choices
@@ -28,7 +29,7 @@ MOST_UNIFORM = 64
 #: user attribute of a study: its uniform assignments wait in it
 UNIFORM = "uniform"
 #: seconds between two looks at what other workers do
-POLL = 0.5
+POLL = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class Worker:
             note = next((trial.user_attrs[proposing.NOTE] for trial in finished if proposing.NOTE in trial.user_attrs), "")
             if note:
                 return f"{note}; stopped after {len(finished)} of {self.trials} trials"
-            trial = self.ledger.take(self.trials, self._sampler)
+            trial = self.ledger.take(self.trials, self._sampler, in_turn=self.sampler == "front")
             if trial is None:
                 time.sleep(POLL)  # others work on what is left; should one of them be lost, this one takes over
             else:
@@ -137,22 +138,31 @@ class Worker:
 
     def _assignment(self, trial: optuna.Trial) -> Assignment | None:
         """Return what a trial tries; None where it counted as lost meanwhile, and is another worker's."""
-        self._propose(trial)
-        params = self.ledger.write(trial, lambda: self._suggest(trial))
-        return None if params is None else self.problem.assignment(params)
-
-    def _propose(self, trial: optuna.Trial) -> None:
-        """Let the sampler think, which may take a while, before the ledger is held to write."""
         known = self.study._storage.get_trial(trial._trial_id)
-        if not known.params and not known.system_attrs.get("fixed_params"):
-            self.ledger.patiently(lambda: trial.relative_params)
+        params = self._params(trial, known)  # the sampler may think for a while: not while the ledger is held to write
+        return self.ledger.write(trial, lambda: self._written(trial, params, known.params))
 
-    def _suggest(self, trial: optuna.Trial) -> dict[str, str]:
-        params = {name: str(trial.suggest_categorical(name, d.choices)) for name, d in self.problem.space.distributions().items()}
-        # the trial's own copy was made before the sampler wrote to the storage where its proposal comes from
-        written = self.study._storage.get_trial(trial._trial_id).user_attrs
+    def _params(self, trial: optuna.Trial, known: FrozenTrial) -> dict[str, str]:
+        """Return what a trial tries: what is known of it, as its worker was lost or it was enqueued, or what the sampler says."""
+        given = known.params or known.system_attrs.get("fixed_params") or self.ledger.patiently(lambda: trial.relative_params)
+
+        def drawn(name: str, distribution: CategoricalDistribution) -> str:
+            if distribution.single():
+                return str(distribution.choices[0])
+            return str(self.study.sampler.sample_independent(self.study, known, name, distribution))
+
+        distributions = self.problem.space.distributions().items()
+        return {name: given[name] if given.get(name) in d.choices else drawn(name, d) for name, d in distributions}
+
+    def _written(self, trial: optuna.Trial, params: Mapping[str, str], known: Mapping[str, str]) -> Assignment:
+        # by the storage: the trial's own copy remembers what was written though the transaction may have to be done again
+        storage = self.study._storage
+        for name, distribution in self.problem.space.distributions().items():
+            if name not in known:
+                storage.set_trial_param(trial._trial_id, name, distribution.to_internal_repr(params[name]), distribution)
+        written = storage.get_trial(trial._trial_id).user_attrs
         trial.set_user_attr(ORIGIN, written.get(ORIGIN, self.sampler))
-        return params
+        return self.problem.assignment(params)
 
     def _measured(self, assignment: Assignment, origin: str) -> Measured:
         experiment = self.problem.experiment

@@ -109,13 +109,13 @@ def _prepare(statement: Statement, ledger: Ledger, folder: Path) -> None:
     proposing.store(ledger.study, variants, choices.proposal_plan(problem, variants), seed=settings.seed)
 
 
-def _wait_for_plan(statement: Statement, ledger: Ledger, patience: float = PLAN_PATIENCE) -> None:
+def _wait_for_plan(statement: Statement, ledger: Ledger) -> None:
     """Wait until the coordinator has put into the ledger what samplers begin with."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PLAN_PATIENCE
     begun = proposing.PLAN if statement.settings.sampler == "front" else UNIFORM
     while begun not in ledger.study.user_attrs:
         if time.monotonic() > deadline:
-            raise BitatlasError(f"ledger must hold a plan within {patience:g} s, not lack it: run dse search on it first")
+            raise BitatlasError(f"ledger must hold a plan within {PLAN_PATIENCE:g} s, not lack it: run dse search on it first")
         time.sleep(0.5)
 
 

@@ -42,7 +42,7 @@ def _fronts(figure: "Figure", networks: Sequence[Found]) -> None:
         lower.set(yscale="log", xlabel="pipeline [1000 LUT]")
         for axes in (upper, lower):
             axes.grid(visible=True, which="both", linewidth=0.3, alpha=0.6)
-    grid[0][0].set_ylabel("accuracy [share]; circled: the chosen points")
+    grid[0][0].set_ylabel("accuracy on the search's images [share]; circled: chosen")
     grid[1][0].set_ylabel("KL divergence from float32 [nat]")
     grid[0][-1].legend(loc="lower right", fontsize=8.5, framealpha=0.9)
 

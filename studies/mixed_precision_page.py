@@ -20,6 +20,7 @@ from studies.mixed_precision_data import (
     WITHIN,
     Chosen,
     Found,
+    Point,
     Scope,
     Variant,
     front,
@@ -59,7 +60,7 @@ def _change(chosen: Chosen, base: Chosen) -> str:
 
 
 def table(networks: Sequence[Found]) -> pd.DataFrame:
-    """Return a line for each point that was measured on all images, with every layer's quantizers and steps."""
+    """Return a line for each point that was measured on all images; those of the fronts with every layer's formats and steps."""
     rows = []
     for network in networks:
         for variant in VARIANTS:
@@ -76,13 +77,17 @@ def table(networks: Sequence[Found]) -> pd.DataFrame:
                         "lut [LUT]": point.figures[COST],
                         "weight_bits [bit]": point.figures["weight_bits"],
                         "network steps": "+".join(point.assignment.steps) or "none",
-                        "layers": "; ".join(
-                            f"{name} {layer.weight}/{layer.activation}" + (f" {'+'.join(layer.steps)}" if layer.steps else "")
-                            for name, layer in point.assignment.layers.items()
-                        ),
+                        "layers": _layers(point) if id(point) in kept else "",
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _layers(point: Point) -> str:
+    return "; ".join(
+        " ".join([name, f"{_name(layer.weight)}/{_name(layer.activation)}", *layer.steps])
+        for name, layer in point.assignment.layers.items()
+    )
 
 
 def gain(networks: Sequence[Found], over: Variant, by: Variant) -> str:
@@ -171,7 +176,7 @@ def page(scope: Scope, networks: Sequence[Found], made: str) -> str:
             provenance.markdown(summary(networks)),
             "",
             "The chosen points are in `assignments/`, to be evaluated by `dse evaluate --assignment FILE`; every point that was "
-            "measured in full is in `mixed_precision.csv`.",
+            "measured in full is in `mixed_precision.csv`, those of the fronts with their layers.",
             "",
             *_how(scope, networks),
         ]
@@ -187,15 +192,16 @@ def _how(scope: Scope, networks: Sequence[Found]) -> list[str]:
         f"- {scope.data}; the searches measure accuracy and divergence on the first {scope.images} validation images, where an "
         f"accuracy of 0.9 has a standard error of {error:.1f} points. So what is chosen, the cheapest point of a front within "
         f"{100 * WITHIN:g} % of float (relatively), is chosen by accuracy on the whole validation split, among points that are "
-        f"within {100 * LOOK:g} % on the few images; its accuracy flatters still, and the test split was looked at once, at the "
-        f"end. Float networks have {floats} on the few images and on all.",
+        f"within {100 * LOOK:g} % on the few images; its accuracy flatters still, as the test split shows, by which nothing "
+        f"was chosen. Float networks have {floats} on the few images and on all.",
         f"- Weights {', '.join(scope.weights)} by channel, activations {', '.join(scope.activations)} by tensor; steps of a layer: "
         f"{' or '.join(LAYER_STEPS)}; of the network: {' or '.join(NETWORK_STEPS)}. Layers that read one tensor share "
         "their formats.",
         f"- *{UNIFORM.name}* and *{UNIFORM_STEPS.name}* are measured without exception. *{MIXED.name}* has {scope.trials} trials "
         f"and *{MIXED_STEPS.name}* {scope.step_trials}, by the sampler `front` from sensitivities of one layer at a time on "
-        f"{scope.scored} calibration samples; its trials begin with the uniform assignments, those that fall far behind on a few "
-        "samples are dropped, and it may stop early when nothing is to be gained.",
+        f"{scope.scored} calibration samples; its trials are the uniform assignments, an exact front over the sensitivities, and "
+        "what refits and exchanges propose from there; those that fall far behind on a few samples are dropped. It may stop early, "
+        "when nothing is to be gained.",
         f"- LUTs are those of a whole pipeline on a {scope.device} at {scope.fps:,} samples a second, folded anew for each "
         "assignment: units and requantizers as Yosys maps them, or predicted by a model fitted to those; memories, windows and "
         "control by formula. Nothing was placed or routed. Steps cost no LUTs: they change codes and biases alone.",

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from dse import verdict
 from dse.objectives import available
+from dse.ptq import steps as stepping
 from dse.report import table
 from dse.results import code_version
 from dse.searching import SearchResult, search
@@ -26,7 +28,7 @@ FORMATS = ("int4", "int8", "e2m1", "e3m2", "pot4", "post4", "ternary")
 STEPS = ("none", "gptq+correct_bias")
 DEVICE, FPS = "zynq7020", 50_000
 WHERE = f"{DEVICE} at {FPS:,} samples a second"
-COPIED = ("trials.csv", "front.csv", "front.png", "chosen.json", "model.onnx")
+COPIED = ("trials.csv", "front.csv", "front.png", "history.png", "formats.png", "sensitivity.png", "chosen.json", "model.onnx")
 
 
 def settings(*, quick: bool, folder: Path) -> SearchSettings:
@@ -53,7 +55,7 @@ def report(result: SearchResult, seconds: float) -> str:
     mixed = [trial for trial in found.front_trials if not trial.uniform]
     layers = pd.DataFrame(
         [
-            {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation)}
+            {"layer": name, "weight": str(layer.weight), "activation": str(layer.activation), "steps": stepping.row(layer.steps)}
             for name, layer in chosen.assignment.layers.items()
         ]
     )
@@ -68,6 +70,10 @@ def report(result: SearchResult, seconds: float) -> str:
             "",
             "![Accuracy and divergence against LUTs](front.png)",
             "",
+            *(f"- {line}" for line in verdict.lines(verdict.judge(found, chosen))),
+            "",
+            "![Hypervolume against evaluations](history.png)",
+            "",
             f"**Chosen**: trial {chosen.number} ({chosen.origin}), the cheapest point of the front with at least 0.97 accuracy "
             f"on the validation split. Accuracy on the {len(experiment.split('test'))} test images, which the search never saw: "
             f"{test.accuracy:.4f} (float32: {float_test.accuracy:.4f}).",
@@ -79,6 +85,8 @@ def report(result: SearchResult, seconds: float) -> str:
             provenance.markdown(front),
             "",
             "## The chosen assignment",
+            "",
+            "![Formats of every layer along the front](formats.png)",
             "",
             provenance.markdown(layers),
             "",
@@ -93,7 +101,7 @@ def report(result: SearchResult, seconds: float) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="60 trials in place of 400")
+    parser.add_argument("--quick", action="store_true", help="60 trials in place of 300")
     parser.add_argument("--out", type=Path, help=f"folder of the report (default: {REPORT}, with --quick under {RESULTS})")
     options = parser.parse_args(arguments)
     options.out = options.out or (RESULTS / "quick-report" if options.quick else REPORT)

@@ -22,6 +22,8 @@ from hwmodels.files import cache_directory
 
 #: calibration samples that steps look at
 SAMPLES = 256
+#: bytes of operands that are kept for the next format of the same layer
+KEPT_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class WeightPreparer:
     digest: str
     folder: Path = field(default_factory=lambda: cache_directory() / "weights")
     _known: dict[str, Made] = field(default_factory=dict)
+    #: what steps look at, by layer, the oldest first; with it live the moments of the operands
+    _data_of: dict[str, LayerData] = field(default_factory=dict)
 
     @cached_property
     def blocks(self) -> tuple[tuple[str, ...], ...]:
@@ -104,9 +108,15 @@ class WeightPreparer:
         return weight
 
     def _data(self, name: str) -> LayerData:
-        inputs = operands(self.network, [name], self.images[:SAMPLES])[name]
-        network = self.network
-        return LayerData(layer=network.layer(name), node=network.node(name), bias=network.bias(name), inputs=inputs)
+        if name not in self._data_of:
+            inputs = operands(self.network, [name], self.images[:SAMPLES])[name]
+            network = self.network
+            data = LayerData(layer=network.layer(name), node=network.node(name), bias=network.bias(name), inputs=inputs)
+            kept = self._data_of
+            while kept and sum(one.inputs.nbytes for one in kept.values()) + inputs.nbytes > KEPT_BYTES:
+                del kept[next(iter(kept))]
+            kept[name] = data
+        return self._data_of[name]
 
     def _run_block(self, text: str, quantizers: Mapping[str, TensorQuantizer], made: Mapping[str, Made]) -> dict[str, Made]:
         """Run a step that takes the layers of a block at once; what becomes of one depends on all of them."""

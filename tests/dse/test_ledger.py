@@ -1,5 +1,6 @@
 """A trial is taken by one worker at a time, finished once, and taken over when its worker is lost: on SQLite and PostgreSQL."""
 
+import functools
 import socket
 import subprocess
 import sys
@@ -104,12 +105,32 @@ def test_what_is_under_way_counts_and_what_waits_comes_first(opened: Ledger) -> 
     first = opened.take(2, random)
     opened.study.enqueue_trial({"format": "b"})
     asked: list[int] = []
-    second = opened.take(2, lambda before: (asked.append(before), random(before))[1])
+
+    def sampler(before: int) -> optuna.samplers.BaseSampler:
+        asked.append(before)
+        return random(before)
+
+    second = opened.take(2, sampler)
     assert first is not None
     assert second is not None
     assert (first.number, second.number) == (0, 1)
     assert asked == [1]  # trials before it, under way ones too: two workers draw by different seeds
     assert opened.take(2, random) is None
+
+
+def test_in_turn_no_new_trial_is_begun_while_another_has_not_said_what_it_tries(opened: Ledger) -> None:
+    first = opened.take(9, random, in_turn=True)
+    assert first is not None
+    assert opened.take(9, random, in_turn=True) is None
+    opened.study.enqueue_trial({"format": "b"})
+    second = opened.take(9, random, in_turn=True)  # which waits, whatever the first says
+    assert second is not None
+    for trial in (first, second):
+        assert opened.take(9, random, in_turn=True) is None
+        opened.write(trial, functools.partial(trial.suggest_categorical, "format", ("a", "b")))
+    third = opened.take(9, random, in_turn=True)
+    assert third is not None
+    assert third.number == 2
 
 
 def test_a_trial_of_a_process_that_has_ended_waits_again_at_once(opened: Ledger) -> None:

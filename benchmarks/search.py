@@ -144,6 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--gp", type=int, default=60, metavar="N", help="of the Gaussian process, which is slow (default: %(default)s)"
     )
+    parser.add_argument("--gp-seeds", type=int, default=1, metavar="N", help="runs of the Gaussian process (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each method (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=128, metavar="N", help="samples of an evaluation (default: %(default)s)")
     parser.add_argument("--model", default="resnet8")
@@ -167,7 +168,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.methods.split(","):
         # a seed draws the labels of the gradient's sensitivities; those of one layer at a time have nothing to draw
         trials = options.ours if name in OURS else min(options.gp, options.trials) if name == "gp" else options.trials
-        runs += [run(bench, name, seed, trials) for seed in range(1 if name == "front-solo" else options.seeds)]
+        seeds = {"front-solo": 1, "gp": options.gp_seeds}.get(name, options.seeds)
+        runs += [run(bench, name, seed, trials) for seed in range(seeds)]
     labels = OURS | {name: label for name, (label, _) in RIVALS.items()}
     search_page.write(options.out, bench.frame(), runs, labels, f"{COMMAND}", settings, options.samples)
     print(f"report in {options.out}")

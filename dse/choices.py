@@ -79,6 +79,7 @@ def _fingerprint(problem: Problem, method: str, network_steps: str, samples: int
             "seed": str(seed),
             "groups": "; ".join(f"{group.name}: {', '.join(group.layers)}" for group in space.groups),
             "options": "; ".join(map(str, space.uniform)),
+            "formats": problem.definitions,
             "code": code_version(),
         }
     )

@@ -1,6 +1,5 @@
 """A subject made ready: traced, calibrated, its float predictions known, its measurements cached."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from dse import results
 from dse.assignment import Assignment
 from dse.calibrate import calibrate
 from dse.data import Split
+from dse.definitions import definitions
 from dse.evaluate import Figures, figures, measure
 from dse.models.loading import Subject
 from dse.network import Layer, build
@@ -121,13 +121,7 @@ def _factors(layer: Layer, steps: Sequence[str]) -> Factors | None:
 
 
 def _definitions(assignment: Assignment) -> str:
-    """SHA-256 over what the formats of an assignment are: a name registered by the user may come to mean something else."""
-    quantizers = [quantizer for layer in assignment.layers.values() for quantizer in (layer.weight, layer.activation)]
-    digest = hashlib.sha256()
-    for fmt in {fmt.name: fmt for quantizer in quantizers for fmt in quantizer.formats}.values():
-        digest.update(f"{fmt.name} {fmt.spacing} {fmt.closed_form}".encode())
-        digest.update(fmt.values.tobytes())
-    return digest.hexdigest()
+    return definitions(quantizer for layer in assignment.layers.values() for quantizer in (layer.weight, layer.activation))
 
 
 def prepare(

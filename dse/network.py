@@ -124,6 +124,12 @@ class Network:
         slot: fx.Node = next(node for node in self.graph_module.graph.nodes if node.target == slot_path(index, "weight"))
         return next(iter(slot.users))
 
+    def operand_shape(self, layer: str, place: Place) -> tuple[int, ...]:
+        """Return the shape that an operand has for a batch of one."""
+        index = [known.name for known in self.layers].index(layer)
+        slot = next(node for node in self.graph_module.graph.nodes if node.target == slot_path(index, place))
+        return trace.shape(slot.args[0])
+
     def bias(self, layer: str) -> NDArray[np.float32]:
         """Return the float bias of a layer with a stored weight, float32 of shape (output channels,)."""
         slot = self.node(layer).args[BIAS_POSITION]

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dse.assignment import Assignment, LayerAssignment, parse_quantizer
+from dse.definitions import definitions
 from dse.experiment import Experiment
-from dse.network import ROLES
+from dse.network import ROLES, Role
 from dse.objectives import MEASURED_RANGES, Bound, Objective
 from dse.ptq import steps as stepping
 from dse.space import Group, Option, Space
@@ -23,6 +24,12 @@ class Problem:
     space: Space
     objectives: tuple[Objective, ...]
     bounds: tuple[Bound, ...]
+
+    @property
+    def definitions(self) -> str:
+        """SHA-256 over what the formats to choose from mean."""
+        named: tuple[tuple[Role, tuple[str, ...]], ...] = (("weight", self.space.weights), ("activation", self.space.activations))
+        return definitions(parse_quantizer(text, role) for role, texts in named for text in texts)
 
     def assignment(self, params: Mapping[str, str]) -> Assignment:
         """Return the assignment that a trial's parameters stand for, signedness fitted to each layer."""

@@ -9,6 +9,7 @@ import pandas as pd
 from dse import front
 from dse.network import ROLES
 from dse.objectives import Bound, Objective
+from dse.ptq import steps as stepping
 from dse.search import Evaluated
 from formats.errors import BitatlasError
 from hwmodels.files import write_text
@@ -23,6 +24,8 @@ class Outcome:
     bounds: tuple[Bound, ...]
     #: indices into ``trials``
     front: tuple[int, ...]
+    #: uniform assignments that there are in the search's space; 0 where that is not known
+    uniform_total: int = 0
 
     @property
     def front_trials(self) -> tuple[Evaluated, ...]:
@@ -31,11 +34,19 @@ class Outcome:
         return tuple(sorted(chosen, key=lambda trial: [objective.loss(trial.figures) for objective in self.objectives]))
 
 
-def outcome(trials: Sequence[Evaluated], objectives: Sequence[Objective], bounds: Sequence[Bound]) -> Outcome:
+def outcome(
+    trials: Sequence[Evaluated], objectives: Sequence[Objective], bounds: Sequence[Bound], uniform_total: int = 0
+) -> Outcome:
     """Find the front among the trials that keep every bound."""
     feasible = [i for i, trial in enumerate(trials) if trial.feasible(bounds)]
     kept = front.non_dominated([trials[i].figures for i in feasible], objectives)
-    return Outcome(trials=tuple(trials), objectives=tuple(objectives), bounds=tuple(bounds), front=tuple(feasible[i] for i in kept))
+    return Outcome(
+        trials=tuple(trials),
+        objectives=tuple(objectives),
+        bounds=tuple(bounds),
+        front=tuple(feasible[i] for i in kept),
+        uniform_total=uniform_total,
+    )
 
 
 def choose(found: Outcome, condition: Bound | None) -> Evaluated:
@@ -78,11 +89,18 @@ def _nothing_feasible(found: Outcome) -> str:
 
 
 def table(trials: Sequence[Evaluated], found: Outcome, headers: Mapping[str, str]) -> pd.DataFrame:
-    """Return one row for each trial: where it came from, its figures with units in the header, every layer's quantizers."""
+    """Return one row for each trial: where it came from, its figures with units in the header, every layer's quantizers.
+
+    Steps have columns too, where any trial has some.
+    """
+    network_steps = any(trial.assignment.steps for trial in trials)
+    layer_steps = any(layer.steps for trial in trials for layer in trial.assignment.layers.values())
     on_front = {found.trials[i].number for i in found.front}
     rows = []
     for trial in trials:
         row: dict[str, object] = {"trial": trial.number, "origin": trial.origin}
+        if network_steps:
+            row["network steps"] = stepping.row(trial.assignment.steps)
         row["feasible"] = trial.feasible(found.bounds)
         row["front"] = trial.number in on_front
         row["dropped"] = trial.dropped
@@ -90,6 +108,8 @@ def table(trials: Sequence[Evaluated], found: Outcome, headers: Mapping[str, str
         row |= trial.remarks
         for name, layer in trial.assignment.layers.items():
             row |= {f"{name} {role}": str(layer.quantizer(role)) for role in ROLES}
+            if layer_steps:
+                row[f"{name} steps"] = stepping.row(layer.steps)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -191,7 +191,8 @@ class Writer:
     def outcome(self) -> Outcome:
         """The trials so far and the front among them."""
         problem = self.statement.problem
-        return report.outcome(self.trials, problem.objectives, problem.bounds)
+        total = len(problem.space.uniform) * len(problem.space.network_steps)
+        return report.outcome(self.trials, problem.objectives, problem.bounds, total)
 
     def add(self, finished: list[FrozenTrial]) -> None:
         """Take the finished trials of the ledger, and write what is chosen where that changed, tables now and then."""

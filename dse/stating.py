@@ -37,7 +37,8 @@ class Statement:
     @property
     def fingerprint(self) -> Fingerprint:
         """What two workers must share."""
-        return Fingerprint.of(self.settings, self.problem.experiment.identity, code_version())
+        identity = {**self.problem.experiment.identity, "formats": self.problem.definitions}
+        return Fingerprint.of(self.settings, identity, code_version())
 
     @property
     def rungs(self) -> Rungs:

@@ -31,6 +31,14 @@ class Verdict:
     volume: float
     uniform_volume: float
     box: Box | None
+    #: uniform assignments that were measured in full, and how many there are; 0 where that is not known
+    uniform_measured: int = 0
+    uniform_total: int = 0
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether there are uniform assignments that were not measured."""
+        return self.uniform_measured < self.uniform_total
 
     @property
     def beaten(self) -> bool:
@@ -75,14 +83,20 @@ def judge(found: Outcome, chosen: Evaluated | None) -> Verdict:
         volume=box.share(box.place(found.front_trials)) if box else 0.0,
         uniform_volume=box.share(box.place(uniform)) if box and uniform else 0.0,
         box=box,
+        uniform_measured=len({(t.origin, t.assignment.steps) for t in found.trials if t.uniform and not t.dropped}),
+        uniform_total=found.uniform_total,
     )
 
 
 def lines(verdict: Verdict) -> list[str]:
-    """Return the verdict in one to three sentences: on the chosen point, on the price of a uniform one as good, on the front."""
+    """Return the verdict in one to four sentences: on the chosen point, on the price of a uniform one as good, on the front."""
     if verdict.chosen is None:
         return ["no point is chosen, so there is nothing to compare with uniform assignments"]
-    return [_on_chosen(verdict, verdict.chosen), *_on_price(verdict, verdict.chosen), _on_front(verdict)]
+    found = [_on_chosen(verdict, verdict.chosen), *_on_price(verdict, verdict.chosen), _on_front(verdict)]
+    if verdict.incomplete:
+        counted = f"{verdict.uniform_measured} of {verdict.uniform_total} uniform assignments were measured"
+        found.append(f"{counted}, those that promised most first; the others are not compared")
+    return found
 
 
 def _name(trial: Evaluated) -> str:
@@ -99,14 +113,18 @@ def _on_chosen(verdict: Verdict, chosen: Evaluated) -> str:
         figures = _figures(verdict, chosen)
         return f"mixed precision does not beat {_name(verdict.same)} here, which is what is chosen{tried}: {figures}"
     if verdict.at_cost is None:
-        cheapest = verdict.cheapest
-        return f"no uniform assignment costs as little: {mine}, the cheapest, {_name(cheapest)}, {_figures(verdict, cheapest)}"
+        cheapest = f"the cheapest, {_name(verdict.cheapest)}, {_figures(verdict, verdict.cheapest)}"
+        return f"no uniform assignment{_those(verdict)} costs as little: {mine}, {cheapest}"
     best = verdict.at_cost
     which = f"the best uniform assignment{' at no higher cost' if verdict.costs else ''} (trial {best.number})"
     compared = f"{mine}; {which}, {_figures(verdict, best)}"
     if not verdict.beaten:
         return f"mixed precision does not beat {_name(best)} here: {compared}"
     return f"mixed precision beats {_name(best)} here: {compared}{_worse(chosen, best)}"
+
+
+def _those(verdict: Verdict) -> str:
+    return " that was measured" if verdict.incomplete else ""
 
 
 def _worse(chosen: Evaluated, best: Evaluated) -> str:
@@ -120,7 +138,7 @@ def _on_price(verdict: Verdict, chosen: Evaluated) -> list[str]:
         return []
     cost, measured = verdict.costs[0], verdict.measured
     if verdict.as_good is None:
-        return [f"no uniform assignment has a {measured.name} as good"]
+        return [f"no uniform assignment{_those(verdict)} has a {measured.name} as good"]
     theirs, mine = verdict.as_good.figures[cost.name], chosen.figures[cost.name]
     times = f": {theirs / mine:.3g} times the {cost.name}" if mine > 0 else ""
     return [

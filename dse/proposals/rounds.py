@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dse.proposals import knapsack, milp
 from dse.proposals.exchange import exchanges
 from dse.proposals.frame import Frame
-from dse.proposals.hypervolume import Points
+from dse.proposals.hypervolume import Points, non_dominated
 from dse.proposals.pool import Figures, Pool, TrueCost, joined, pick, predicted
 from dse.proposals.refit import refit
 from dse.proposals.table import ChoiceTable, Selection
@@ -53,7 +53,7 @@ def plan(
     points: int = POINTS,
     refitted_points: int = REFITTED_POINTS,
 ) -> Plan:
-    """Return the plan that begins with the exact fronts, and goes on with the caller's uniform selections, for comparison.
+    """Return the plan: the best of the caller's uniform selections, the exact fronts, then the other uniform ones for comparison.
 
     There is a table for each way to prepare the network, all of the same groups and options; the selections of the plan begin with
     the index of their table, the caller's, which are tried with every table, do not.
@@ -66,8 +66,20 @@ def plan(
     alike = [replace(p, selection=(index, *p.selection)) for index in range(len(tables)) for p in uniform]
     # a point of a front that is uniform is called so
     origins = {proposal.selection: proposal.origin for proposal in alike}
-    named = [replace(p, origin=origins.get(p.selection, p.origin)) for p in _different([*first, *alike])]
+    best = _promising(tables, frame, alike)
+    named = [replace(p, origin=origins.get(p.selection, p.origin)) for p in _different([*best, *first, *alike])]
     return Plan(frame=frame, budgets=budgets, first=tuple(named), refitted_points=refitted_points)
+
+
+def _promising(tables: Sequence[ChoiceTable], frame: Frame, alike: Sequence[Proposal]) -> list[Proposal]:
+    """Return those of the uniform selections that no other one is expected to be better than: what one would try by hand."""
+    if not alike:
+        return []
+    figures = []
+    for proposal in alike:
+        table, chosen = tables[proposal.selection[0]], proposal.selection[1:]
+        figures.append([table.loss(chosen), *(table.cost(name, chosen) for name in frame.names[1:])])
+    return [proposal for proposal, keep in zip(alike, non_dominated(np.array(figures)), strict=True) if keep]
 
 
 def propose(

@@ -3,7 +3,6 @@
 import importlib
 import io
 import json
-import zipfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ PACKAGES = ("formats.", "dse.ptq.")
 _TREE = "tree"
 
 
-def write(path: Path, value: object) -> None:
+def write(path: Path, value: object, name: str = "") -> None:
     """Write a tree of dataclasses, named tuples, tuples, arrays, numbers, texts and None, whole or not at all."""
     arrays: dict[str, np.ndarray] = {}
-    tree = json.dumps(_described(value, arrays))
+    tree = json.dumps({"name": name, "value": _described(value, arrays)})
     made = io.BytesIO()
     np.savez(made, allow_pickle=False, **{_TREE: np.array(tree)}, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,13 +28,16 @@ def write(path: Path, value: object) -> None:
         temporary.write_bytes(made.getvalue())
 
 
-def read(path: Path) -> Any:
-    """Return what was written; ``BitatlasError`` names a file that is broken."""
+def read(path: Path, name: str = "") -> Any:
+    """Return what was written under a name; ``BitatlasError`` names a file that is broken or holds something else."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = dict(file)
-        return _made(json.loads(str(arrays.pop(_TREE))), arrays)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        tree = json.loads(str(arrays.pop(_TREE)))
+        if tree["name"] != name:
+            raise ValueError(f"it holds {tree['name']!r}")
+        return _made(tree["value"], arrays)
+    except Exception as error:  # a flipped bit may surface anywhere in zip, numpy or JSON
         raise BitatlasError(f"prepared weight must be a whole file, not broken ({error}): {path}; remove it") from None
 
 

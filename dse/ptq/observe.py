@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dse.network import Filling, Network, Place
+from dse.ptq.capture import samples_first
 from dse.ptq.channel_classes import OUTSIDE, Index
 from dse.ptq.spaces import Reading, Space, vector_axis
 
@@ -24,13 +25,20 @@ BATCH = 128
 class _Observer:
     """A filling that takes statistics of the operand and passes it on."""
 
+    #: of the operand for a batch of one, and how many samples are still to come
+    shape: tuple[int, ...]
+    left: list[int]
     wanted: list[tuple[tuple[int, int], Index, int, Statistic]] = field(default_factory=list)
     found: dict[tuple[int, int], list[Floats]] = field(default_factory=lambda: defaultdict(list))
 
     def __call__(self, operand: Tensor) -> Tensor:
-        values = np.array(operand.numpy(), order="C")
+        count = min(BATCH, self.left[0])
+        self.left[0] -= count
+        values = np.array(samples_first(operand.numpy(), self.shape, count), order="C")
         for key, index, size, statistic in self.wanted:
-            self.found[key].append(statistic(values, index, size))
+            # an axis of samples that stands by itself has none in the index, which is of one sample
+            own = index if values.ndim == index.ndim else index[np.newaxis]
+            self.found[key].append(statistic(values, own, size))
         return operand
 
 
@@ -41,7 +49,8 @@ def observe(
     observers: dict[tuple[str, Place], Any] = {}
     for number, space in enumerate(found):
         for part, reading in enumerate(space.readings):
-            observer = observers.setdefault((reading.layer, reading.place), _Observer())
+            shape = network.operand_shape(reading.layer, reading.place)
+            observer = observers.setdefault((reading.layer, reading.place), _Observer(shape=shape, left=[len(images)]))
             observer.wanted.append(((number, part), reading.index, space.size, statistic))
     fillings: dict[tuple[str, Place], Filling] = dict(observers)
     with network.filled(fillings):

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse import results
+from dse.definitions import definitions
 from dse.network import Network
 from dse.ptq import archive, steps
 from dse.ptq.blocks import blocks
 from dse.ptq.capture import operands
+from dse.ptq.low_rank import LowRankCompensation
 from dse.ptq.step import BlockStep, LayerData, LayerStep, PreparedWeight
 from formats.errors import BitatlasError
+from formats.quantizer import Quantizer
 from formats.tensor_quantizer import TensorQuantizer
 from hwmodels.files import cache_directory
 
@@ -83,17 +86,19 @@ class WeightPreparer:
 
     def _run(self, name: str, quantizer: TensorQuantizer, start: Made | None, texts: Sequence[str]) -> Made:
         """Run a layer's steps one after the other, from the nearest codes where there is no start."""
-        history = f"{start.history if start else f'{name}: {quantizer}'} {steps.row(texts) if texts else ''}".rstrip()
+        # the definitions of formats are part of it: a user's name may come to mean something else
+        begun = start.history if start else f"{name}: {quantizer} {definitions([quantizer, *_factors(texts)])[:16]}"
+        history = f"{begun} {steps.row(texts) if texts else ''}".rstrip()
         if start is not None and not texts:
             return start
         if history not in self._known:
             path = self._path(history)
             if texts and path.exists():
-                self._known[history] = Made(history, archive.read(path))
+                self._known[history] = Made(history, archive.read(path, history))
             else:
                 self._known[history] = Made(history, self._made(name, quantizer, start, texts))
                 if texts:
-                    archive.write(path, self._known[history].weight)
+                    archive.write(path, self._known[history].weight, history)
         return self._known[history]
 
     def _made(self, name: str, quantizer: TensorQuantizer, start: Made | None, texts: Sequence[str]) -> PreparedWeight:
@@ -130,13 +135,19 @@ class WeightPreparer:
                 with naming(", ".join(quantizers)):
                     found = step.apply(self.network, list(quantizers), quantizers, held, self.images[:SAMPLES])
                 for name, path in paths.items():
-                    archive.write(path, found[name])
-            self._known.update({keys[name]: Made(keys[name], archive.read(path)) for name, path in paths.items()})
+                    archive.write(path, found[name], keys[name])
+            self._known.update({keys[name]: Made(keys[name], archive.read(path, keys[name])) for name, path in paths.items()})
         return {name: self._known[key] for name, key in keys.items()}
 
     def _path(self, history: str) -> Path:
         key = results.key(self.network.digest, self.digest, str(SAMPLES), history)
         return self.folder / key[:2] / f"{key}.npz"
+
+
+def _factors(texts: Sequence[str]) -> list[TensorQuantizer]:
+    """Return the quantizers that options of steps name."""
+    found = [step for step in map(steps.parse, texts) if isinstance(step, LowRankCompensation)]
+    return [Quantizer.parse(step.factors, granularity="channel") for step in found]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Sensitivities on disk, with the fingerprint of everything they depend on; a stale one is refused, never used."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hwmodels.files import write_text
 
 def write(path: Path, table: ChoiceTable, fingerprint: Fingerprint) -> None:
     """Write a table of losses, whole or not at all; costs may be in it or be given anew when it is read."""
-    content = {"fingerprint": dict(fingerprint.parts), "table": json.loads(table.to_json())}
+    text = table.to_json()
+    content = {"fingerprint": dict(fingerprint.parts), "digest": _digest(text), "table": json.loads(text)}
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -24,13 +26,20 @@ def read(path: Path, fingerprint: Fingerprint) -> ChoiceTable:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         made_for = Fingerprint(parts={str(name): str(text) for name, text in content["fingerprint"].items()})
-        table = json.dumps(content["table"])
+        table, digest = json.dumps(content["table"]), content["digest"]
     except OSError as error:
         raise BitatlasError(f"sensitivities must be readable, not fail ({error.strerror}): {path}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidValueError(f"sensitivities must be JSON as they were written, not broken ({error!r}): {path}") from None
     refuse_stale(made_for, fingerprint, path)
-    return ChoiceTable.from_json(table)
+    found = ChoiceTable.from_json(table)
+    if _digest(found.to_json()) != digest:
+        raise InvalidValueError(f"sensitivities must be as they were written, not changed since: {path}; remove it")
+    return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def refuse_stale(made_for: Fingerprint, wanted: Fingerprint, path: Path) -> None:

@@ -76,16 +76,22 @@ def searched(
     return tried, origins, history
 
 
-def test_the_exact_front_comes_first_then_uniforms_then_the_rest(table: ChoiceTable, frame: Frame) -> None:
+def test_promising_uniforms_come_first_then_the_exact_front_then_the_rest(table: ChoiceTable, frame: Frame) -> None:
     whole = plan(table, frame, uniform=UNIFORM, points=10)
     _, origins, _ = searched(table, whole, times=6, count=6)
+    assert origins[:OPTIONS] == [f"uniform {option}" for option in range(OPTIONS)]
     opening = len(whole.first)
-    exact = {proposal.selection for proposal in plan(table, frame, points=10).first}
-    assert {proposal.selection for proposal in whole.first[: len(exact)]} == exact
-    uniform = [proposal for proposal in UNIFORM if proposal.selection not in exact]
-    assert list(whole.first[len(exact) :]) == uniform
+    assert set(origins[OPTIONS:opening]) == {"front:lut"}
     assert set(origins[opening:]) <= {"refit:lut", "exchange"}
     assert len(origins) > opening
+
+
+def test_uniforms_that_promise_nothing_come_after_the_exact_front(table: ChoiceTable) -> None:
+    costs = tuple(np.append(part[1] + 1, part[1:]) for part in table.column("lut"))  # the first costs more than the second
+    dearer = table.with_costs({"lut": costs})
+    origins = [proposal.origin for proposal in plan(dearer, Frame.of(dearer, "kl", ["lut"]), uniform=UNIFORM, points=10).first]
+    assert origins[: OPTIONS - 1] == [f"uniform {option}" for option in range(1, OPTIONS)]
+    assert origins[-1] == "uniform 0"
 
 
 def test_a_uniform_point_of_the_exact_front_is_called_uniform(table: ChoiceTable, frame: Frame) -> None:

@@ -53,7 +53,7 @@ def test_a_file_that_was_cut_short_is_named(kept: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", [["os", "system"], ["dse.ptq.archive", "write"], ["dse.ptq.step", "nothing"]])
 def test_a_file_names_data_alone(named: list[str], tmp_path: Path) -> None:
     path = tmp_path / "weight.npz"
-    np.savez(path, tree=np.array(json.dumps({"class": named, "fields": {}})))
+    np.savez(path, tree=np.array(json.dumps({"name": "", "value": {"class": named, "fields": {}}})))
     with pytest.raises(BitatlasError, match="must be a whole file, not broken"):
         archive.read(path)
 

@@ -21,6 +21,8 @@ POINTS = 24
 REFITTED_POINTS = 64
 #: relative gap of proposals that a mixed-integer program makes: what they are predicted by is no nearer to the truth
 GAP = 1e-3
+#: hypervolume that a round must add for a search to go on, as a share of the frame
+EPSILON = 2e-4
 #: name of the front of all costs added up
 ALL = "all"
 
@@ -215,7 +217,7 @@ class Stall:
         return f"stalled at hypervolume {self.hypervolume:.6g}: {rounds}"
 
 
-def stalled(history: Sequence[float], epsilon: float = 1e-3, rounds: int = 2) -> Stall | None:
+def stalled(history: Sequence[float], epsilon: float = EPSILON, rounds: int = 2) -> Stall | None:
     """Return the stall where each of the last ``rounds`` rounds added less than ``epsilon`` to the hypervolume, else None.
 
     ``history`` holds the hypervolume after each round, in order.

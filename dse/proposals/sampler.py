@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dse.proposals.frame import Frame
 from dse.proposals.pool import Figures, TrueCost
-from dse.proposals.rounds import Plan, Proposal, Stall, propose, stalled
+from dse.proposals.rounds import EPSILON, Plan, Proposal, Stall, propose, stalled
 from dse.proposals.table import Selection
 from dse.proposals.transactions import together
 from dse.proposals.variants import Variants
@@ -39,7 +39,9 @@ COUNT = 12
 PATIENCE = 60.0
 
 
-def store(study: optuna.Study, variants: Variants, plan: Plan, *, seed: int = 0, count: int = COUNT, epsilon: float = 1e-3) -> None:
+def store(
+    study: optuna.Study, variants: Variants, plan: Plan, *, seed: int = 0, count: int = COUNT, epsilon: float = EPSILON
+) -> None:
     """Put into the study what every worker needs: tables, the plan, proposals for each round, and when a search has stalled.
 
     The plan, which workers wait for, comes last.

@@ -67,10 +67,10 @@ def test_tables_have_units_and_every_trial(finished: Path) -> None:
     assert front["lut [LUT, finn-formula]"].is_monotonic_decreasing
 
 
-def test_the_exact_front_of_the_table_comes_first(finished: Path) -> None:
+def test_the_exact_front_and_uniform_assignments_come_first(finished: Path) -> None:
     origins = trials(finished)["origin"].tolist()
-    assert origins[0] == "uniform ternary/ternary"  # the cheapest point of the front is called what it is
     assert {origin.split(" ")[0] for origin in origins} == {"front:lut", "uniform"}
+    assert {"uniform ternary/ternary", "uniform int8/int8"} <= set(origins)  # the ends of the front are called what they are
 
 
 def test_the_chosen_assignment_is_a_file_of_the_front(finished: Path) -> None:
@@ -162,7 +162,7 @@ sys.exit(main(arguments))
 """
 #: by sampler: changes, and the trial that is struck; of ours, one of a round of refits and exchanges
 STRUCK_SEARCHES: dict[str, tuple[dict[str, object], int]] = {
-    "front": ({"formats": ("int4", "e2m1"), "trials": 34}, 30),
+    "front": ({"formats": ("int4", "int8", "e2m1"), "trials": 40}, 36),
     "tpe": ({"sampler": "tpe", "trials": 30}, 25),
 }
 
@@ -184,19 +184,9 @@ def test_a_search_struck_down_goes_on_and_ends_the_same(
     changes, number = STRUCK_SEARCHES[sampler]
     settings = replace(SETTINGS, out=str(tmp_path), **changes)  # type: ignore[arg-type]
     arguments = ["search", "--model", "resnet8", "--data", "digits", "--formats", ",".join(settings.formats), "--sampler", sampler]
+    arguments += ["--trials", str(settings.trials), "--out", str(tmp_path)]
     process = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            STRUCK,
-            str(int(blow)),
-            str(number),
-            *arguments,
-            "--trials",
-            str(settings.trials),
-            "--out",
-            tmp_path,
-        ],
+        [sys.executable, "-c", STRUCK, str(int(blow)), str(number), *arguments],
         capture_output=True,
         text=True,
         timeout=120,

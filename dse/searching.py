@@ -99,7 +99,7 @@ def _join(statement: Statement, ledger: Ledger, say: Callable[[str], None]) -> N
 
 def _prepare(statement: Statement, ledger: Ledger, folder: Path) -> None:
     """Put into the ledger what its samplers begin with: once, before the first trial."""
-    if statement.settings.sampler != "front":
+    if statement.sampler != "front":
         enqueue_uniform(statement.problem, ledger)
         return
     if proposing.PLAN in ledger.study.user_attrs:
@@ -112,7 +112,7 @@ def _prepare(statement: Statement, ledger: Ledger, folder: Path) -> None:
 def _wait_for_plan(statement: Statement, ledger: Ledger) -> None:
     """Wait until the coordinator has put into the ledger what samplers begin with."""
     deadline = time.monotonic() + PLAN_PATIENCE
-    begun = proposing.PLAN if statement.settings.sampler == "front" else UNIFORM
+    begun = proposing.PLAN if statement.sampler == "front" else UNIFORM
     while begun not in ledger.study.user_attrs:
         if time.monotonic() > deadline:
             raise BitatlasError(f"ledger must hold a plan within {PLAN_PATIENCE:g} s, not lack it: run dse search on it first")
@@ -125,7 +125,7 @@ def _worker(statement: Statement, ledger: Ledger) -> Worker:
         problem=statement.problem,
         ledger=ledger,
         trials=settings.trials,
-        sampler=settings.sampler,
+        sampler=statement.sampler,
         seed=settings.seed,
         rungs=statement.rungs,
     )

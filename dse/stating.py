@@ -41,6 +41,12 @@ class Statement:
         return Fingerprint.of(self.settings, identity, code_version())
 
     @property
+    def sampler(self) -> str:
+        """The sampler's name: where there is one choice alone, there is nothing to propose by sensitivities."""
+        only = all(len(distribution.choices) == 1 for distribution in self.problem.space.distributions().values())
+        return "random" if only else self.settings.sampler
+
+    @property
     def rungs(self) -> Rungs:
         """The cheap rungs of the settings."""
         costs = tuple(objective for objective in self.problem.objectives if objective.is_cost)

@@ -75,7 +75,10 @@ class Dataset:
         """SHA-256 over every split's bytes and shapes: the identity of the data in caches and ledgers."""
         digest = hashlib.sha256(f"{self.name} {self.classes}".encode())
         for name in SPLIT_NAMES:
-            digest.update(f"{name} {self.split(name).digest}".encode())
+            split = self.split(name)
+            for array in (split.images, split.labels):
+                digest.update(f"{name} {array.shape} {array.dtype}".encode())
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 

@@ -13,7 +13,9 @@ from dse.assignment import Assignment, parse_quantizer
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
 from dse.export import operators, qdq, runtime
-from dse.search import Problem, Space
+from dse.problem import Problem, groups_of
+from dse.ptq import steps
+from dse.space import Space
 from formats import BitatlasError
 from formats.boundaries import boundaries
 
@@ -38,7 +40,7 @@ ACTIVATIONS = (
 def mixed(experiment: Experiment) -> Assignment:
     """An assignment with another pair of formats in every layer."""
     names = ("int4", "e2m1", "int8", "pot4", "ternary", "post4", "e3m2", "int5", "binary", "int4_narrow")
-    space = Space(weights=names, activations=names)
+    space = Space(groups=groups_of(experiment, (), automatic=False), weights=names, activations=names)
     problem = Problem(experiment=experiment, space=space, objectives=(), bounds=())
     layers = experiment.preparation.network.layers
     params = {f"{layer.name}/weight": names[i % 10] for i, layer in enumerate(layers)}
@@ -74,6 +76,15 @@ def test_every_granularity_is_stored(resnet8: Experiment, weight: str) -> None:
     found = agreement(resnet8, uniform(resnet8, weight, "int12"))
     assert found.equal == found.samples
     assert found.largest_difference < 1e-2
+
+
+@pytest.mark.parametrize("row", ["gptq+correct_bias", "lorc(rank=2)+correct_bias"])
+def test_prepared_weights_their_factors_and_biases_are_exported(resnet8: Experiment, row: str) -> None:
+    prepared = resnet8.preparation.after(("equalize",))
+    quantizers = parse_quantizer("e2m1", "weight"), parse_quantizer("int8", "activation")
+    found = agreement(resnet8, prepared.uniform("m", "d", *quantizers, steps.parse_row(row, "layer")))
+    assert found.equal == found.samples
+    assert found.largest_difference < 0.2
 
 
 def test_integer_weights_are_stored_as_integers_and_others_as_codes(resnet8: Experiment) -> None:

@@ -1,6 +1,7 @@
 """A search is reproducible, resumable at any moment, and refuses to mix what does not belong together."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,18 +15,47 @@ import pytest
 from optuna.trial import TrialState
 
 from dse import searching, stating
-from dse.experiment import Experiment
+from dse.assignment import Assignment
+from dse.experiment import Experiment, prepare
+from dse.export.runtime import Agreement
 from dse.ledger import FILE, Ledger, locked
+from dse.models.loading import Subject
 from dse.objectives import Bound, available
+from dse.pages import writing
 from dse.problem import Problem, groups_of
 from dse.searching import search
 from dse.settings import SearchSettings, merge
 from dse.space import Space
 from formats import BitatlasError
+from hwmodels.fpga.pipeline import Target
 
 SETTINGS = SearchSettings(
     model="resnet8", data="digits", formats=("int8", "int4", "e2m1", "ternary"), objectives=("kl", "lut"), trials=24, out="-"
 )
+
+
+#: networks made ready, by what they are made of and the folder that their figures are kept in
+_prepared: dict[tuple[object, ...], Experiment] = {}
+
+
+def _prepare_once(subject: Subject, cycles: int, target: Target | None) -> Experiment:
+    key = (subject.model, subject.dataset.name, cycles, target, os.environ["BITATLAS_CACHE"])
+    if key not in _prepared:
+        _prepared[key] = prepare(subject, cycles, target=target)
+    return _prepared[key]
+
+
+def _export_nothing(experiment: Experiment, assignment: Assignment, path: Path) -> Agreement:
+    path.write_bytes(b"")
+    return Agreement(samples=1, equal=1, largest_difference=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of a short search and other tests look at: tracing again, pictures, export; not so ``finished``."""
+    monkeypatch.setattr("dse.stating.prepare", _prepare_once)
+    monkeypatch.setattr("dse.pages.writing.write", writing.write_markdown)
+    monkeypatch.setattr("dse.searching.export_checked", _export_nothing)
 
 
 def run(folder: Path, **changes: object) -> searching.SearchResult:

@@ -124,8 +124,11 @@ class Ledger:
 
     @property
     def settings(self) -> str:
-        """The settings of the search, as TOML."""
-        return str(self.study.user_attrs[SETTINGS])
+        """The settings of the search, as TOML; ``BitatlasError`` where the study is no search, or one that has not begun."""
+        attributes = self.study.user_attrs
+        if SETTINGS not in attributes:
+            raise BitatlasError("study must hold the settings of a search, not lack them: run dse search on it first")
+        return str(attributes[SETTINGS])
 
     def check(self, fingerprint: Fingerprint, where: Path | str) -> None:
         """Refuse to go on with a search of something else, saying what differs."""

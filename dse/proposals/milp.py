@@ -18,6 +18,8 @@ _ABSOLUTE_GAP = 1e-6
 _SCALE = 1e3
 #: share of the loss within which it counts as equal to its bound
 _CLOSED = 1e-8
+#: what a budget is widened by, as a share of it, before the solver sees it
+_MARGIN = 1e-5
 #: selections outside a budget by less than HiGHS' tolerance that are cut off before giving up
 _CUTS = 100
 
@@ -76,7 +78,8 @@ def _minimum(
     for name, budget in budgets.items():
         costs = np.concatenate(table.column(name))
         unit = budget if budget > 0 else max(float(costs.max()), 1.0)
-        constraints.append(LinearConstraint(csr_array(costs[None, :] / unit), -np.inf, budget / unit))
+        # a little more than its tolerance, so that the solver loses nothing that lies on the budget; what lies beyond is cut off
+        constraints.append(LinearConstraint(csr_array(costs[None, :] / unit), -np.inf, budget / unit + _MARGIN))
     for _ in range(_CUTS):
         result = milp(
             values * scale * upper,

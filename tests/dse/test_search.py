@@ -39,7 +39,7 @@ _prepared: dict[tuple[object, ...], Experiment] = {}
 
 
 def _prepare_once(subject: Subject, cycles: int, target: Target | None) -> Experiment:
-    key = (subject.model, subject.dataset.name, cycles, target, os.environ["BITATLAS_CACHE"])
+    key = (subject.model, subject.dataset.name, cycles, str(target), os.environ["BITATLAS_CACHE"])
     if key not in _prepared:
         _prepared[key] = prepare(subject, cycles, target=target)
     return _prepared[key]
@@ -52,10 +52,15 @@ def _export_nothing(experiment: Experiment, assignment: Assignment, path: Path) 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of a short search and other tests look at: tracing again, pictures, export; not so ``finished``."""
-    monkeypatch.setattr("dse.stating.prepare", _prepare_once)
-    monkeypatch.setattr("dse.pages.writing.write", writing.write_markdown)
-    monkeypatch.setattr("dse.searching.export_checked", _export_nothing)
+    """Leave out what takes most of a short search and other tests look at; the fixture ``finished`` comes before this."""
+    hurry(monkeypatch)
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Do not trace again, draw pictures, or export."""
+    patch.setattr("dse.stating.prepare", _prepare_once)
+    patch.setattr("dse.pages.writing.write", writing.write_markdown)
+    patch.setattr("dse.searching.export_checked", _export_nothing)
 
 
 def run(folder: Path, **changes: object) -> searching.SearchResult:
@@ -201,8 +206,10 @@ STRUCK_SEARCHES: dict[str, tuple[dict[str, object], int]] = {
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Searches by sampler that nothing struck."""
     folders = {sampler: tmp_path_factory.mktemp("whole") / sampler for sampler in STRUCK_SEARCHES}
-    for sampler, folder in folders.items():
-        run(folder, **STRUCK_SEARCHES[sampler][0])
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        for sampler, folder in folders.items():
+            run(folder, **STRUCK_SEARCHES[sampler][0])
     return folders
 
 

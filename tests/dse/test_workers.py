@@ -130,34 +130,42 @@ def test_four_workers_one_killed_and_the_server_restarted(server: Any, alone: di
     assert taken_over.user_attrs[WORKER]["host"] != "machine1"
 
 
-def test_workers_finish_a_search_in_a_file_together(
-    alone: dict[str, tuple[float, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_beside_a_search_in_a_file_one_of_them_interrupted(alone: dict[str, tuple[float, ...]], tmp_path: Path) -> None:
     url = begin(tmp_path)
-    workers = [start(url, f"machine{number}", 0.1) for number in range(2)]
-    wait_until(lambda: len({t.user_attrs[WORKER]["host"] for t in all_trials(url) if WORKER in t.user_attrs}) == 2)
+    workers = [start(url, f"machine{number}", 0.3) for number in range(2)]
+
+    def at_work(number: int) -> list[FrozenTrial]:
+        found = [trial for trial in all_trials(url) if trial.state == TrialState.RUNNING and trial.params]
+        return [trial for trial in found if trial.user_attrs[WORKER]["host"] == f"machine{number}"]
+
+    wait_until(lambda: at_work(0) and at_work(1))
+    (running,) = at_work(0)
+    workers[0].send_signal(signal.SIGINT)
     result = search(replace(SETTINGS, out=str(tmp_path)), say=lambda text: None)
     said = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    assert outcome(all_trials(url)) == alone
+    assert [worker.returncode for worker in workers] == [130, 0], said
+    assert "Traceback" not in said[0][1]
+    trials = all_trials(url)
+    assert outcome(trials) == alone
     assert len(result.outcome.trials) == TRIALS
+    assert LOST not in trials[running.number].user_attrs  # it was given back
+    assert {trial.user_attrs[WORKER]["host"] for trial in trials if trial.state == TrialState.COMPLETE} > {"machine1"}
 
 
-def test_a_worker_that_is_interrupted_gives_its_trial_back_at_once(tmp_path: Path) -> None:
+def test_a_trial_is_given_back_as_soon_as_its_worker_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = begin(tmp_path)
-    worker = start(url, "machine", 30.0)
-    wait_until(lambda: any(t.state == TrialState.RUNNING and t.params for t in all_trials(url)))
-    (running,) = [t for t in all_trials(url) if t.state == TrialState.RUNNING]
-    worker.send_signal(signal.SIGINT)
-    _, error = worker.communicate(timeout=20)
-    assert worker.returncode == 130
-    assert "Traceback" not in error
-    given_back = all_trials(url)[running.number]
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dse.experiment.Experiment.measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            work(url, "search", lambda text: None)
+    given_back = all_trials(url)[0]
     assert given_back.state == TrialState.WAITING
-    assert given_back.params == running.params
+    assert given_back.params
     assert LOST not in given_back.user_attrs
-    work(url, "search", lambda text: None)
-    assert outcome(all_trials(url))[json.dumps(running.params, sort_keys=True)]
 
 
 @pytest.mark.parametrize("sampler", ["front", "random"])
@@ -184,6 +192,15 @@ def test_workers_try_different_assignments(tmp_path: Path, sampler: str, monkeyp
         thread.join()
     assert failed == []
     outcome(all_trials(url), trials)
+
+
+def test_a_worker_of_a_study_that_is_no_search_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / FILE}"
+    optuna.create_study(storage=url, study_name="search")
+    with pytest.raises(
+        BitatlasError, match=r"^study must hold the settings of a search, not lack them: run dse search on it first$"
+    ):
+        work(url, "search")
 
 
 def test_a_worker_of_a_finished_search_says_so(tmp_path: Path) -> None:

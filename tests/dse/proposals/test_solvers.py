@@ -125,6 +125,14 @@ def test_the_optimum_within_budgets_is_that_of_exhaustive_search(table: ChoiceTa
     assert found.costs == {name: table.cost(name, found.selection) for name in table.costs}
 
 
+def test_what_lies_on_a_budget_to_the_last_bit_is_found() -> None:
+    losses = (np.zeros(1), np.zeros(2), np.zeros(4), np.array([0.0, 0.5]))
+    costs = (np.zeros(1), np.zeros(2), np.array([0.0, 0.0, 0.5, 1e-6]), np.array([1.0, 0.0]))
+    options = tuple(tuple(f"o{i}" for i in range(len(part))) for part in losses)
+    table = ChoiceTable(groups=("g0", "g1", "g2", "g3"), options=options, losses=losses, costs={"a": costs, "b": losses})
+    assert milp.solve(table, {"a": 1.0, "b": 1.0}).loss == 0.0
+
+
 def test_losses_that_span_orders_of_magnitude_are_solved_exactly() -> None:
     table = random_table(5, 4, seed=3)
     budgets = {"a": 300.0, "b": 350.0}

@@ -95,7 +95,7 @@ class Server:
 
     def run(self, program: str, *arguments: str) -> None:
         """Run one of the server's programs, as the user that Debian's package makes for it: the server refuses to run as root."""
-        as_user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
+        as_user = ["/usr/sbin/runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
         command = [*as_user, str(self.binaries / program), *arguments]
         # into a file: the server that is started keeps what it is given open
         with tempfile.TemporaryFile() as said:

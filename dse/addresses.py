@@ -30,7 +30,7 @@ def open_storage(where: Path | str) -> PatientStorage:
 
     Raises ``BitatlasError`` where it cannot be used, ``MissingPackageError`` where the driver of PostgreSQL is not installed.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would warn, with statements and all, of what is tried again
     url, options = _address(where)
     try:
         return _opened(url, options)

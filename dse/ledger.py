@@ -7,12 +7,13 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -183,6 +184,18 @@ class Ledger:
     def write(self, trial: optuna.Trial, call: Callable[[], Result]) -> Result | None:
         """Call, in one transaction, what writes to a trial; None, and no call, where it counted as lost and was taken over."""
         return self.together(lambda: call() if self._is_ours(self.study._storage.get_trial(trial._trial_id)) else None)
+
+    def set_params(
+        self, trial: optuna.Trial, params: Mapping[str, str], distributions: Mapping[str, CategoricalDistribution]
+    ) -> None:
+        """Write the parameters of a trial, in a call of ``write``.
+
+        Not by the trial, whose own copy remembers what was written though the transaction may have to be done again, nor by
+        Optuna's cache, which is made anew then.
+        """
+        for name, value in params.items():
+            choice = distributions[name]
+            self._storage._set_trial_param(trial._trial_id, name, choice.to_internal_repr(value), choice)
 
     def finish(self, trial: optuna.Trial, write: Callable[[], None], values: Sequence[float] | None) -> None:
         """Finish a trial by ``write``, which adds attributes, with its values, or with None if it was dropped.

@@ -89,7 +89,7 @@ class PatientStorage(optuna.storages.RDBStorage):  # type: ignore[misc]
         self.failed = time.monotonic()
 
     def _set_trial_param(
-        self, trial_id: int, name: str, value: float, distribution: optuna.distributions.BaseDistribution, previous: object
+        self, trial_id: int, name: str, value: float, distribution: optuna.distributions.BaseDistribution, previous: object = None
     ) -> None:
         """Write a parameter of a trial that this worker holds, for a twentieth of the time that Optuna's checks of it take."""
         assert inside()

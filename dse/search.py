@@ -155,12 +155,9 @@ class Worker:
         return {name: given[name] if given.get(name) in d.choices else drawn(name, d) for name, d in distributions}
 
     def _written(self, trial: optuna.Trial, params: Mapping[str, str], known: Mapping[str, str]) -> Assignment:
-        # by the storage: the trial's own copy remembers what was written though the transaction may have to be done again
-        storage = self.study._storage
-        for name, distribution in self.problem.space.distributions().items():
-            if name not in known:
-                storage.set_trial_param(trial._trial_id, name, distribution.to_internal_repr(params[name]), distribution)
-        written = storage.get_trial(trial._trial_id).user_attrs
+        new = {name: value for name, value in params.items() if name not in known}
+        self.ledger.set_params(trial, new, self.problem.space.distributions())
+        written = self.study._storage.get_trial(trial._trial_id).user_attrs
         trial.set_user_attr(ORIGIN, written.get(ORIGIN, self.sampler))
         return self.problem.assignment(params)
 

@@ -4,19 +4,19 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dse.network import ROLES, Role
 from dse.ptq import steps as stepping
-from formats import BitatlasError, InvalidValueError, Quantizer
+from formats import Accumulator, BitatlasError, InvalidValueError, Quantizer
 from formats.names import unknown_name
 from formats.tensor_quantizer import TensorQuantizer
 from hwmodels.files import write_text
 
-#: an accumulator that can be named in a file; products are summed in float32 by the float operators themselves
-ACCUMULATORS = ("float32",)
+#: an accumulator that is not the hardware's: products are summed in float32 by the float operators themselves, in their order
+FLOAT32 = "float32"
 KEYS = ("model", "data", "figures", "steps", "layers")
 DEFAULTS: dict[Role, tuple[str, str]] = {"weight": ("channel", "mse"), "activation": ("tensor", "mse")}
 
@@ -27,13 +27,19 @@ class LayerAssignment:
 
     weight: TensorQuantizer
     activation: TensorQuantizer
-    accumulator: str = "float32"
+    #: ``float32``, or the text of an accumulator of whole numbers, whose LSB biases are rounded to: ``exact``, ``fixed:20``
+    accumulator: str = FLOAT32
     #: text forms of the steps that prepare the weight, in order
     steps: tuple[str, ...] = ()
 
     def quantizer(self, role: Role) -> TensorQuantizer:
         """Return the quantizer of one operand."""
         return self.weight if role == "weight" else self.activation
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether products are summed as whole numbers."""
+        return self.accumulator != FLOAT32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,11 @@ class Assignment:
     def digest(self) -> str:
         """SHA-256 of the steps and the layers' quantizers: equal for equal networks."""
         return hashlib.sha256(json.dumps([self.steps, _layers_as_text(self)]).encode()).hexdigest()
+
+    def in_whole_numbers(self) -> "Assignment":
+        """Return the same with an exact accumulator wherever none of whole numbers is chosen."""
+        layers = {n: layer if layer.whole_numbers else replace(layer, accumulator="exact") for n, layer in self.layers.items()}
+        return replace(self, layers=layers)
 
     def write(self, path: Path) -> None:
         """Write the assignment as JSON."""
@@ -119,6 +130,18 @@ def read(path: Path, layer_names: Sequence[str], products: Sequence[str] = ()) -
     )
 
 
+def _read_accumulator(given: Any, where: str) -> str:
+    if given == FLOAT32:
+        return FLOAT32
+    try:
+        accumulator = Accumulator.parse(given)
+        if accumulator.kind == "floating":
+            raise InvalidValueError(f"accumulator must be {FLOAT32}, exact or fixed:BITS[:wrap], not {given!r}")
+    except BitatlasError as error:
+        raise type(error)(f"{error}{where}") from None
+    return str(accumulator)
+
+
 def _read_steps(given: Any, where: str, *scopes: stepping.Scope) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
         raise InvalidValueError(f"steps must be a list of texts such as gptq(damping=0.02), not {given!r}{where}")
@@ -166,9 +189,7 @@ def _read_layer(name: str, given: Any, product: bool, path: Path) -> LayerAssign
         activation = parse_quantizer(given["activation"], "activation")
     except BitatlasError as error:
         raise type(error)(f"{error}{where}") from None
-    accumulator = str(given.get("accumulator", "float32"))
-    if accumulator not in ACCUMULATORS:
-        raise InvalidValueError(f"accumulator must be {' or '.join(ACCUMULATORS)}, not {accumulator!r}{where}")
+    accumulator = _read_accumulator(given.get("accumulator", FLOAT32), where)
     steps = _read_steps(given.get("steps", []), where, "layer", "block")
     if product and steps:
         raise InvalidValueError(f"steps of a product must be none, since no weight of it is stored, not {'+'.join(steps)}{where}")

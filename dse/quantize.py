@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dse.assignment import Assignment, LayerAssignment
@@ -18,7 +20,9 @@ from dse.ptq import steps as stepping
 from dse.ptq.step import NetworkStep, PreparedWeight
 from dse.ptq.weights import SAMPLES, Recipe, WeightPreparer
 from formats import Format, Quantizer, torch_bridge
+from formats.arithmetic.products import lsb_exponent
 from formats.errors import InvalidValueError
+from formats.quantizer import QuantizedTensor
 from formats.tensor_quantizer import EncodedTensor, TensorQuantizer
 
 #: activation formats whose quantizers are kept ready for every operand
@@ -73,6 +77,44 @@ class BiasShift:
     def __call__(self, operand: Tensor) -> Tensor:
         """Return the corrected bias."""
         return operand + self.shift
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WholeBias:
+    """A bias as the accumulator of whole numbers begins with it; takes the float bias's place."""
+
+    #: in units of the accumulator's LSB, int64 of shape (output channels,)
+    numbers: NDArray[np.int64]
+    values: Tensor
+
+    @staticmethod
+    def of(bias: NDArray[np.float32], unit: NDArray[np.float64]) -> "WholeBias":
+        """Round a bias, float32 of shape (output channels,), to multiples of the accumulator's LSB, ties to even."""
+        numbers = np.round(bias.astype(np.float64) / unit)
+        values = torch.from_numpy((numbers * unit).astype(np.float32))
+        return WholeBias(numbers=numbers.astype(np.int64), values=values)
+
+    def __call__(self, operand: Tensor) -> Tensor:
+        """Return the rounded bias."""
+        return self.values
+
+
+def accumulator_unit(weight: PreparedWeight, activation: Format, scale: float, layer: str) -> NDArray[np.float64]:
+    """Return what one LSB of a layer's accumulator is worth: the operands' scales times their LSBs, float64 (output channels,).
+
+    Raises ``ValueError`` where products of one output channel have different units, and where some of them are no codes' at all.
+    """
+    encoded = weight.encoded
+    where = f"(layer {layer!r})"
+    if weight.low_rank is not None:
+        raise InvalidValueError(f"weight must be codes alone for sums of whole numbers, not have factors beside them by lorc {where}")
+    if not isinstance(encoded, QuantizedTensor) or encoded.quantizer.granularity.name not in ("tensor", "channel"):
+        found = str(getattr(encoded, "quantizer", type(encoded).__name__))
+        nearest = "nearest: FORMAT:channel:mse"
+        raise InvalidValueError(f"weight must have scales by tensor or channel for sums of whole numbers, not {found}; {nearest} {where}")
+    exponent = lsb_exponent(encoded.quantizer.format) + lsb_exponent(activation)
+    scales = np.broadcast_to(encoded.scales.astype(np.float64), encoded.shape[:1])
+    return np.asarray(np.ldexp(scales * np.float64(np.float32(scale)), exponent))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,9 +195,18 @@ class Preparation:
             {layer.name: chosen[layer.name] for layer in layers if layer.weight is not None}
         ).items():
             found[name, "weight"] = stored
-            if stored.prepared.bias_shift is not None:
+            if chosen[name].whole_numbers:
+                activation = found[name, "activation"]
+                assert isinstance(activation, ActivationQuantizer)
+                found[name, "bias"] = self._whole_bias(name, stored, activation)
+            elif stored.prepared.bias_shift is not None:
                 found[name, "bias"] = BiasShift(shift=torch.from_numpy(stored.prepared.bias_shift))
         return found
+
+    def _whole_bias(self, name: str, stored: StoredWeight, activation: ActivationQuantizer) -> WholeBias:
+        bias, shift = self.network.bias(name), stored.prepared.bias_shift
+        unit = accumulator_unit(stored.prepared, activation.format, activation.scale, name)
+        return WholeBias.of(bias if shift is None else bias + shift, unit)
 
     def stored_weights(self, chosen: Mapping[str, LayerAssignment]) -> dict[str, StoredWeight]:
         """Return the prepared weights of some layers that have a stored one, by layer name."""

@@ -157,6 +157,11 @@ def levels(fmt: Definition) -> Levels:
     )
 
 
+def lsb_exponent(fmt: Definition) -> int:
+    """Return the exponent of the largest power of two that all finite values of a format are whole multiples of."""
+    return levels(fmt).lsb_exponent
+
+
 def _ldexp(significand: NDArray[np.int64], exponent: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(over="ignore", under="ignore"):
         return np.ldexp(significand.astype(np.float64), exponent.astype(np.int32))

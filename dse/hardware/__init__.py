@@ -1,0 +1,1 @@
+"""The network in the arithmetic that hardware has: whole numbers from the input's codes to the logits."""

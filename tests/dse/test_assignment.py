@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,23 @@ def quantizers(weight: str, activation: str) -> LayerAssignment:
 
 
 def test_an_assignment_survives_its_file(tmp_path: Path) -> None:
-    layers = {"stem": quantizers("int4:group32:absmax", "uint8:tensor:percentile99.9"), "scores": quantizers("e2m1:tensor", "pot4")}
+    layers = {
+        "stem": quantizers("int4:group32:absmax", "uint8:tensor:percentile99.9"),
+        "scores": replace(quantizers("e2m1:tensor", "pot4"), accumulator="fixed:20:wrap"),
+    }
     written = Assignment(model="m", data="d", layers=layers, figures={"kl": 0.5})
     written.write(tmp_path / "a.json")
     found = read(tmp_path / "a.json", LAYERS)
     assert found == written
     assert found.digest == written.digest
+
+
+def test_only_layers_without_whole_number_accumulators_get_exact_ones() -> None:
+    layers = {"stem": quantizers("int4", "int8"), "scores": replace(quantizers("int4", "int8"), accumulator="fixed:20")}
+    written = Assignment(model="m", data="d", layers=layers)
+    found = written.in_whole_numbers()
+    assert [layer.accumulator for layer in found.layers.values()] == ["exact", "fixed:20"]
+    assert found.digest != written.digest
 
 
 def test_toml_says_the_same(tmp_path: Path) -> None:
@@ -67,7 +79,15 @@ def test_the_digest_depends_on_quantizers_alone() -> None:
         (('"layers"', '"layer"'), "keys of an assignment must be"),
         (
             ('"weight": "int4"', '"weight": "int4", "accumulator": "int32"'),
-            "accumulator must be float32, not 'int32' (layer 'stem'",
+            "accumulator must be a known name, not 'int32'; nearest: float32 (layer 'stem'",
+        ),
+        (
+            ('"weight": "int4"', '"weight": "int4", "accumulator": "float16"'),
+            "accumulator must be float32, exact or fixed:BITS[:wrap], not 'float16' (layer 'stem'",
+        ),
+        (
+            ('"weight": "int4"', '"weight": "int4", "accumulator": "fixed:1"'),
+            "width of a fixed accumulator must be at least 2 bits, not 1 (layer 'stem'",
         ),
         (("}}}", "}}"), "file must be valid JSON, not broken (Expecting ',' delimiter: line 3 column"),
         ((GOOD, "[1]"), "file must hold a table, not a list"),

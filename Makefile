@@ -1,6 +1,7 @@
 # make demo    the main job on a fresh machine: search formats for every layer of a network, leave a front and an ONNX model
 # make test    ruff, mypy and pytest
 # make test-slow  what takes minutes: entries of the shipped tables synthesised again
+# make test-flows  exports in the hands of qonnx and hls4ml, compiled by g++
 # make finn    cycles and counts beside FINN's own, node by node
 # make bench   speeds, as ratios to named rivals in the same run
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow finn bench clean
+.PHONY: demo test test-slow test-flows finn bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -22,6 +23,9 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow tests
+
+test-flows: $(VENV)/installed-flows
+	$(BIN)/python -m pytest -m flows tests
 
 finn: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.finn --out reports/finn_check
@@ -43,6 +47,10 @@ $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/installed-flows: $(VENV)/installed-dev
+	$(PIP) --editable ".[dev,flows]"
 	@touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

@@ -9,11 +9,8 @@ line names the node, and the exit status is 1. LUTs are printed beside each othe
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +20,14 @@ import torch
 import formats
 from benchmarks.finn_networks import NETWORKS, export, quantized
 from benchmarks.finn_page import Row, show, write
+from dse.flows.finn_environment import FINN, default_folder, environment, run_steps
 from dse.network import Layer, build
 from formats import BitatlasError
-from hwmodels.files import cache_directory
 from hwmodels.finn_formula import LUT_PER_LAYER, OVERHEAD, accumulator_bits, lut_per_mac
 from hwmodels.fpga import folding
 from hwmodels.fpga.folding import Folding
 
 COMMAND = "python -m benchmarks.finn"
-FINN = "finn-plus==1.6.1"
-HERE = Path(__file__).parent
 PART, CLOCK_NS = "xczu7ev-ffvc1156-2-e", 5.0
 #: bits of weights and activations
 WIDTHS = ((2, 2), (4, 4), (8, 8), (2, 8), (8, 4))
@@ -40,33 +35,12 @@ WIDTHS = ((2, 2), (4, 4), (8, 8), (2, 8), (8, 4))
 RATES = (1_000, 50_000, 1_000_000)
 
 
-def environment(folder: Path) -> Path:
-    """Return the Python of FINN's environment in ``folder``, which is made where it is not there."""
-    python = folder / "bin" / "python"
-    done = folder / "finished"
-    if done.is_file() and done.read_text() == FINN:
-        return python
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
-        raise BitatlasError(f"--environment must be a virtual environment, a folder to be made or an empty one, not {folder}")
-    print(f"installing {FINN} and what it needs into {folder}: a minute, once", flush=True)
-    venv.create(folder, with_pip=True)
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    for arguments in (["--requirement", str(HERE / "finn_requirements.txt")], ["--no-deps", FINN]):
-        if subprocess.run([*pip, *arguments]).returncode != 0:
-            raise BitatlasError(f"pip must install {arguments[-1]} into {folder}, not fail: its message is above")
-    done.write_text(FINN)
-    return python
-
-
 def estimates(python: Path, requests: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Let FINN answer the requests (see ``finn_steps``)."""
-    asked, answered = folder / "requests.json", folder / "replies.json"
-    asked.write_text(json.dumps(list(requests)))
-    # -P: the script's own folder holds this module, which must not be found in place of FINN
-    ran = subprocess.run([python, "-P", HERE / "finn_steps.py", asked, answered], capture_output=True, text=True, cwd=folder)
-    if ran.returncode != 0:
-        raise BitatlasError(f"FINN's steps must succeed, not fail:\n{ran.stderr.strip()[-2000:]}")
-    replies: list[dict[str, Any]] = json.loads(answered.read_text())
+    """Let FINN answer the requests (see ``dse.flows.finn_steps``)."""
+    replies = run_steps(python, requests, folder)
+    for request, reply in zip(requests, replies, strict=True):
+        if "failed" in reply:
+            raise BitatlasError(f"FINN's steps must succeed, not fail ({reply['failed']}: {reply['message']}): {request['model']}")
     return replies
 
 
@@ -184,7 +158,7 @@ def measure(python: Path, widths: Iterable[tuple[int, int]] = WIDTHS, rates: Ite
 def main(arguments: list[str] | None = None) -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environment", type=Path, default=cache_directory() / "finn", help="FINN's virtual environment")
+    parser.add_argument("--environment", type=Path, default=default_folder(), help="FINN's virtual environment")
     parser.add_argument("--out", type=Path, help="also write finn_check.csv and a page into this folder")
     options = parser.parse_args(arguments)
     try:

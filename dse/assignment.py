@@ -66,15 +66,20 @@ class Assignment:
         layers = {n: layer if layer.whole_numbers else replace(layer, accumulator="exact") for n, layer in self.layers.items()}
         return replace(self, layers=layers)
 
-    def write(self, path: Path) -> None:
-        """Write the assignment as JSON."""
+    @property
+    def text(self) -> str:
+        """The assignment as JSON, as its file holds it."""
         content: dict[str, Any] = {"model": self.model, "data": self.data}
         if self.figures:
             content["figures"] = dict(self.figures)
         if self.steps:
             content["steps"] = list(self.steps)
         content["layers"] = _layers_as_text(self)
-        write_text(path, json.dumps(content, indent=2) + "\n")
+        return json.dumps(content, indent=2) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the assignment as JSON."""
+        write_text(path, self.text)
 
 
 def _layers_as_text(assignment: Assignment) -> dict[str, dict[str, str | list[str]]]:

@@ -11,7 +11,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _subject(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="resnet8, mobilenet, vit, or your own as package.module:factory")
+    parser.add_argument("--model", help="resnet8, mobilenet, vit, FILE.onnx, or your own as package.module:factory")
     parser.add_argument("--data", help="digits (default) or fashion-mnist")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the IDX files of fashion-mnist")
 
@@ -67,6 +67,9 @@ def _search(parser: argparse.ArgumentParser) -> None:
         "--cycles", type=int, help="clock cycles for a sample, which sets how many units lut counts (default: 1024)"
     )
     _device(parser)
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="samples at a time on a GPU, for objectives such as latency_us@h100 (default: 1)"
+    )
     parser.add_argument("--choose", metavar="BOUND", help="take the cheapest point with, say, accuracy>=0.97 (default: the knee)")
 
 
@@ -93,6 +96,10 @@ def _assignment(parser: argparse.ArgumentParser) -> None:
     )
     _subject(parser)
     parser.add_argument("--cycles", type=int, default=1024, help="clock cycles for a sample, for lut (default: %(default)s)")
+    parser.add_argument(
+        "--gpu", action="append", metavar="NAME", help="print time and energy on a GPU too, such as h100; may be repeated"
+    )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="samples at a time on a GPU (default: %(default)s)")
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +111,14 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         default="validation",
         help="samples to measure on (default: %(default)s)",
     )
+    parser.add_argument(
+        "--arithmetic",
+        choices=("float", "exact"),
+        default="float",
+        help="float: layers compute in float32 on quantized operands; exact: whole numbers throughout, with the accumulators and "
+        "requantizers of hardware, and a table of where that differs (default: %(default)s)",
+    )
+    parser.add_argument("--differences", type=Path, metavar="FILE", help="with --arithmetic exact: write that table as CSV too")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV too")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the assignment, with its figures, to edit and run again")
 
@@ -158,7 +173,71 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 def _export(parser: argparse.ArgumentParser) -> None:
     _assignment(parser)
+    parser.add_argument(
+        "--target",
+        default="qdq,codebook",
+        metavar="A,B,…",
+        help="each operand is written by the first of these that can (default: %(default)s). qdq: QuantizeLinear and "
+        "DequantizeLinear in the narrowest ONNX type that holds the values exactly (e2m1 in half units as INT8); codebook: codes "
+        "and tables for any format, in functions named after it; qonnx: QONNX's operators, for hls4ml and FINN; fp4: e2m1 as "
+        "FLOAT4E2M1, which onnxruntime does not run yet; integer, alone: a graph of whole numbers from the input's codes on",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
+
+
+def _import_onnx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("onnx", type=Path, metavar="MODEL.onnx", help="quantized model: QONNX, QDQ, or an export of this program")
+    parser.add_argument("--data", help="digits (default) or fashion-mnist")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the IDX files of fashion-mnist")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for assignment.json and layers.csv")
+    parser.add_argument("--cycles", type=int, default=1024, help="clock cycles for a sample, for lut (default: %(default)s)")
+
+
+def _flow(parser: argparse.ArgumentParser) -> None:
+    flows = parser.add_subparsers(dest="flow", required=True, metavar="FLOW")
+    summary = "write an HLS project by hls4ml, compiled by g++ and compared with the emulator; scales must be powers of two"
+    _flow_hls4ml(flows.add_parser("hls4ml", help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False))
+    summary = "estimate a dataflow pipeline by finn-plus, in an environment of its own; integers and binary only"
+    _flow_finn(flows.add_parser("finn", help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False))
+
+
+def _flow_finn(parser: argparse.ArgumentParser) -> None:
+    _assignment(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of FINN's reports, its folding, and ours")
+    parser.add_argument("--fps", type=float, metavar="RATE", help="samples a second to fold for (default: nothing is folded)")
+    parser.add_argument("--device", default="zu7ev", metavar="NAME", help="FPGA, as in dse cost (default: %(default)s)")
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="clock (default: what is assumed for the device)")
+    parser.add_argument(
+        "--python",
+        type=Path,
+        metavar="PATH",
+        help="Python of FINN's environment (default: the one that python -m dse.flows.finn_environment makes)",
+    )
+
+
+def _flow_hls4ml(parser: argparse.ArgumentParser) -> None:
+    _assignment(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the project and its report")
+    parser.add_argument(
+        "--backend",
+        choices=("Vitis", "Vivado", "Catapult", "Quartus"),
+        default="Vitis",
+        help="tools that the project is for; only for the first two is it bit-exact (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--io",
+        choices=("io_parallel", "io_stream"),
+        default="io_parallel",
+        help="whole arrays at a time, or streams of pixels (default: %(default)s)",
+    )
+    parser.add_argument("--part", metavar="NAME", help="FPGA by the vendor's name, such as xczu7ev-ffvc1156-2-e")
+    parser.add_argument(
+        "--reuse-factor", type=int, default=1, metavar="N", help="products that share a multiplier (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=100, metavar="N", help="validation samples to compare on (default: %(default)s)"
+    )
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="write the project alone, without running it")
 
 
 def _formats(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +254,8 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "calibrate": ("calibrate", "measure what cost models are made of; goes on where it was cut off", _calibrate),
     "rtl": ("rtl", "write a multiply-accumulate unit as Verilog with a test bench, proved equal to the emulator", _rtl),
     "export": ("export", "write an assignment as ONNX, checked against the emulator by onnxruntime", _export),
+    "import-onnx": ("import_onnx", "read a quantized ONNX model made elsewhere as an assignment, checked against it", _import_onnx),
+    "flow": ("flow", "hand an assignment to another program's flow to hardware", _flow),
     "formats": ("list_formats", "list number formats, or the codes of one", _formats),
     "models": ("list_models", "list the networks of the zoo with their measured float accuracy", lambda parser: None),
 }

@@ -2,20 +2,25 @@
 
 import argparse
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 import formats
 from dse import cost_table, data, targets
+from dse.assignment import Assignment
+from dse.experiment import Experiment
 from dse.models import zoo
 from dse.opening import open_assignment
-from dse.searching import export_checked
 from dse.searching import search as run_search
 from dse.settings import SearchSettings, merge
 from formats.errors import BitatlasError
 from hwmodels.files import write_text
 from hwmodels.fpga import prices
 from hwmodels.fpga.network_folding import fold_within
+
+if TYPE_CHECKING:
+    from dse.hardware.report import Report
 
 
 def search(options: argparse.Namespace) -> None:
@@ -40,8 +45,11 @@ def inspect(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run ``dse evaluate``."""
+    if options.differences and options.arithmetic != "exact":
+        raise BitatlasError("--differences must go with --arithmetic exact, not with float")
     experiment, assignment = open_assignment(options)
-    measured = experiment.measure(assignment, options.split)
+    report = _in_whole_numbers(experiment, assignment, options)
+    measured = experiment.measure(assignment, options.split) if report is None else report.figures
     reference = experiment.float_figures(options.split)
     cost, not_priced = experiment.priced_cost(assignment)
     frame = cost_table.figures(cost, assignment, experiment.cost_models)
@@ -58,6 +66,16 @@ def evaluate(options: argparse.Namespace) -> None:
         write_text(options.csv, frame.to_csv(index=False))
     if options.save:
         replace(assignment, figures={"accuracy": measured.accuracy, "kl": measured.kl, **cost.total}).write(options.save)
+    if report is not None:
+        report.show(options.differences)
+
+
+def _in_whole_numbers(experiment: Experiment, assignment: Assignment, options: argparse.Namespace) -> "Report | None":
+    if options.arithmetic == "float":
+        return None
+    from dse.hardware.report import Report
+
+    return Report.of(experiment, assignment, options.split)
 
 
 def cost(options: argparse.Namespace) -> None:
@@ -93,10 +111,28 @@ def rtl(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Run ``dse export``."""
+    from dse.export import targets as export_targets
+    from dse.export.checked import export_checked
+
+    names = export_targets.parse(options.target)  # what is wrong with the options comes before the work
     experiment, assignment = open_assignment(options)
-    agreement = export_checked(experiment, assignment, options.out)
-    print(f"onnxruntime against the emulator on validation: {agreement}")
+    found = export_checked(experiment, assignment, options.out, names)
+    print(f"not run: {found}" if isinstance(found, str) else f"onnxruntime against the emulator on validation: {found}")
     print(f"wrote {options.out}")
+
+
+def import_onnx(options: argparse.Namespace) -> None:
+    """Run ``dse import-onnx``."""
+    from dse.imports import run
+
+    run.run(options)
+
+
+def flow(options: argparse.Namespace) -> None:
+    """Run ``dse flow``."""
+    from dse.flows import finn_flow, hls4ml_flow
+
+    {"finn": finn_flow.run, "hls4ml": hls4ml_flow.run}[options.flow](options)
 
 
 def list_formats(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Costs as tables by layer, and in a few lines below."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from dse.assignment import Assignment
 from dse.experiment import Experiment
+from dse.network import ROLES
 from dse.objectives import header
 from formats.errors import InvalidValueError
 from formats.quantizer import QuantizedTensor
@@ -19,8 +21,16 @@ from hwmodels.fpga.pipeline import LayerDesign, Pipeline, Target
 
 
 def text(frame: pd.DataFrame) -> str:
-    """Return a table as text."""
+    """Return a table as text; of many given scales only how many they are."""
+    frame = frame.assign(**{role: frame[role].map(_without_scales) for role in ROLES if role in frame})
     return frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.10g}")
+
+
+def _without_scales(quantizer: object) -> object:
+    def count(match: re.Match[str]) -> str:
+        return f":at({match[0].count(',') + 1} scales)"
+
+    return re.sub(r":at[^:]*,[^:]*", count, quantizer) if isinstance(quantizer, str) else quantizer
 
 
 def figures(found: Cost, assignment: Assignment, models: Sequence[CostModel]) -> pd.DataFrame:

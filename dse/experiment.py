@@ -29,9 +29,12 @@ from hwmodels.fpga.pipeline import Target
 from hwmodels.storage import BIT_OPERATIONS, WEIGHT_MEMORY
 
 
-def cost_models(cycles: int = CYCLES, target: Target | None = None) -> tuple[CostModel, ...]:
-    """Return the cost models: for a pipeline folded for ``target``, or by formula for ``cycles`` clock cycles for a sample."""
-    return (WEIGHT_MEMORY, BIT_OPERATIONS, finn_formula(cycles) if target is None else dataflow(target, prices.DEFAULT))
+def cost_models(cycles: int = CYCLES, target: Target | None = None, gpus: Sequence[CostModel] = ()) -> tuple[CostModel, ...]:
+    """Return the cost models: for a pipeline folded for ``target``, or by formula for ``cycles`` clock cycles for a sample.
+
+    Those of GPUs follow.
+    """
+    return (WEIGHT_MEMORY, BIT_OPERATIONS, finn_formula(cycles) if target is None else dataflow(target, prices.DEFAULT), *gpus)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +128,11 @@ def _definitions(assignment: Assignment) -> str:
 
 
 def prepare(
-    subject: Subject, cycles: int = CYCLES, store: results.ResultStore | None = None, target: Target | None = None
+    subject: Subject,
+    cycles: int = CYCLES,
+    store: results.ResultStore | None = None,
+    target: Target | None = None,
+    gpus: Sequence[CostModel] = (),
 ) -> Experiment:
     """Trace and calibrate a subject."""
     network = build(subject.model, subject.module, subject.dataset.sample_shape)
@@ -133,6 +140,6 @@ def prepare(
     return Experiment(
         subject=subject,
         preparation=Preparation(network=network, statistics=statistics, calibration=subject.dataset.calibration),
-        cost_models=cost_models(cycles, target),
+        cost_models=cost_models(cycles, target, gpus),
         store=store or results.ResultStore(),
     )

@@ -83,7 +83,7 @@ class Bound:
     @staticmethod
     def parse(text: str, objectives: Mapping[str, Objective]) -> "Bound":
         """Read the text form; ``KeyError`` for an unknown figure, ``ValueError`` for anything else that is off."""
-        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+        match = re.fullmatch(r"\s*([\w@]+)\s*(<=|>=)\s*(\S+)\s*", text)
         try:
             limit = float(match[3]) if match else float("nan")
         except ValueError:

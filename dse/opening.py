@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dse import assignment as assignments
-from dse import targets
+from dse import gpus, targets
 from dse.assignment import Assignment, parse_quantizer
 from dse.experiment import Experiment, prepare
 from dse.models import loading
@@ -32,8 +32,9 @@ def open_assignment(options: argparse.Namespace) -> tuple[Experiment, Assignment
         data_name = None  # the factory brings its own
     # what is wrong with the options comes before the work
     target = targets.target(*(getattr(options, name, None) for name in ("device", "fps", "budget", "clock")))
+    graphics = gpus.models(options.gpu or (), options.batch)
     subject = loading.load(model, data_name, Path(options.data_dir) if options.data_dir else None)
-    experiment = prepare(subject, options.cycles, target=target)
+    experiment = prepare(subject, options.cycles, target=target, gpus=graphics)
     layers = experiment.preparation.network.layers
     if options.assignment:
         products = [layer.name for layer in layers if layer.weight is None]

@@ -105,13 +105,12 @@ def accumulator_unit(weight: PreparedWeight, activation: Format, scale: float, l
     Raises ``ValueError`` where products of one output channel have different units, and where some of them are no codes' at all.
     """
     encoded = weight.encoded
-    where = f"(layer {layer!r})"
+    sums = f"for sums of whole numbers (layer {layer!r})"
     if weight.low_rank is not None:
-        raise InvalidValueError(f"weight must be codes alone for sums of whole numbers, not have factors beside them by lorc {where}")
+        raise InvalidValueError(f"weight must be codes alone, not have factors beside them by lorc, {sums}")
     if not isinstance(encoded, QuantizedTensor) or encoded.quantizer.granularity.name not in ("tensor", "channel"):
         found = str(getattr(encoded, "quantizer", type(encoded).__name__))
-        nearest = "nearest: FORMAT:channel:mse"
-        raise InvalidValueError(f"weight must have scales by tensor or channel for sums of whole numbers, not {found}; {nearest} {where}")
+        raise InvalidValueError(f"weight must have scales by tensor or channel, not {found}, {sums}; nearest: FORMAT:channel:mse")
     exponent = lsb_exponent(encoded.quantizer.format) + lsb_exponent(activation)
     scales = np.broadcast_to(encoded.scales.astype(np.float64), encoded.shape[:1])
     return np.asarray(np.ldexp(scales * np.float64(np.float32(scale)), exponent))

@@ -12,10 +12,9 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dse import choices, report, reporting, verdict
-from dse.assignment import Assignment
-from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import qdq, runtime
+from dse.export import runtime
+from dse.export.checked import export_checked
 from dse.ledger import FILE, Ledger, locked
 from dse.objectives import Bound
 from dse.pages import writing
@@ -269,6 +268,7 @@ def _finish(statement: Statement, writer: Writer, condition: Bound | None, reaso
         raise  # the report says why
     held_out = reporting.held_out(statement.problem, chosen)
     agreement = export_checked(experiment, chosen.assignment, folder / "model.onnx")
+    assert isinstance(agreement, runtime.Agreement)  # onnxruntime runs the targets that are the default
     report.write_chosen(folder, chosen)
     writer.report(reason or "finished", chosen, held_out, str(agreement))
     for line in closing_lines(statement, found, chosen, held_out, agreement):
@@ -291,14 +291,3 @@ def closing_lines(
         f"accuracy on test: {held_out.accuracy:.4f} (float32: {held_out.float_accuracy:.4f})",
         f"onnxruntime against the emulator on validation: {agreement}",
     ]
-
-
-def export_checked(experiment: Experiment, assignment: Assignment, path: Path) -> runtime.Agreement:
-    """Export an assignment, run it on the validation split by onnxruntime, and write it if the predictions agree."""
-    model = qdq.export(experiment.preparation, assignment, experiment.subject.dataset.sample_shape)
-    images = experiment.split("validation").images
-    reference = quantized_logits(experiment.preparation, assignment, images)
-    agreement = runtime.compare(runtime.run(model.SerializeToString(), images), reference)
-    runtime.check(agreement, f"{assignment.model} on {assignment.data}")
-    qdq.write(model, path)
-    return agreement

@@ -57,6 +57,8 @@ class SearchSettings:
     fps: float | None = None
     budget: float | None = None
     clock: float | None = None
+    #: samples that a GPU takes at a time, for objectives such as latency_us@h100
+    batch: int = 1
     choose: str | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +75,7 @@ class SearchSettings:
             raise InvalidValueError(
                 f"--objectives must be different names, at least one, not {','.join(self.objectives) or 'none'}"
             )
-        for name in ("trials", "cycles"):
+        for name in ("trials", "cycles", "batch"):
             if getattr(self, name) < 1:
                 raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
         if self.seed < 0:

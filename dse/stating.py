@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dse import gpus
 from dse.assignment import parse_quantizer
 from dse.experiment import cost_models, prepare
 from dse.models import loading
@@ -58,11 +59,12 @@ def state(settings: SearchSettings) -> Statement:
     """Load the model and the data, trace and calibrate; raises ``BitatlasError`` for settings that cannot be met."""
     subject = loading.load(settings.model, settings.data, Path(settings.data_dir) if settings.data_dir else None)
     settings = _normalised(replace(settings, data=subject.dataset.name))  # after the user's module is imported: it may register
-    experiment = prepare(subject, settings.cycles, target=settings.target)
+    graphics = gpus.models(gpus.named((*settings.objectives, *settings.constraint, settings.choose or "")), settings.batch)
+    experiment = prepare(subject, settings.cycles, target=settings.target, gpus=graphics)
     objectives = available(experiment.cost_models)
     bounds = tuple(Bound.parse(text, objectives) for text in settings.constraint)
     if settings.target is not None:
-        models = cost_models(settings.cycles, _limited(settings.target, bounds))
+        models = cost_models(settings.cycles, _limited(settings.target, bounds), graphics)
         experiment = replace(experiment, cost_models=models)
         bounds = (*bounds, Bound.parse(f"{SHARE}<=1", objectives))
     chosen = tuple(find(name, objectives) for name in settings.objectives)

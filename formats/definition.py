@@ -24,7 +24,8 @@ class Spacing(StrEnum):
 class ClosedForm:
     """Arithmetic that gives the same codes as the boundary table, only faster.
 
-    It speeds up ``nearest_even`` and adds nothing to the meaning of a format: a format without one works alike, by table.
+    It speeds up ``nearest_even`` and adds nothing to the meaning of a format: a format without one works alike, by table. That of
+    a ``uniform`` format, whose levels are neighbouring whole numbers, gives the level plus the code of zero, modulo 2**bits.
     """
 
     kind: Literal["uniform", "floating", "shortened", "logarithmic"]

@@ -24,14 +24,15 @@ def _build(
     )
 
 
-def _twos_complement(bits: int) -> NDArray[np.int64]:
+def twos_complement(bits: int) -> NDArray[np.int64]:
+    """Return what each code of ``bits`` bits is in two's complement, int64 of shape (2**bits,)."""
     codes = np.arange(2**bits, dtype=np.int64)
     return np.where(codes < 2 ** (bits - 1), codes, codes - 2**bits)
 
 
 def signed(bits: int) -> Format:
     """Two's complement of ``bits`` bits: ``int{b}``."""
-    return _build(f"int{bits}", bits, _twos_complement(bits), unsigned=f"uint{bits}", summary=f"two's complement, {bits} bits")
+    return _build(f"int{bits}", bits, twos_complement(bits), unsigned=f"uint{bits}", summary=f"two's complement, {bits} bits")
 
 
 def narrow(bits: int) -> Format:
@@ -39,7 +40,7 @@ def narrow(bits: int) -> Format:
     return _build(
         f"int{bits}_narrow",
         bits,
-        _twos_complement(bits),
+        twos_complement(bits),
         unsigned=f"uint{bits}",
         summary=f"two's complement, {bits} bits, without the most negative code",
         unused=frozenset({2 ** (bits - 1)}),
@@ -57,7 +58,7 @@ def ternary() -> Format:
     return _build(
         "ternary",
         2,
-        _twos_complement(2),
+        twos_complement(2),
         unsigned="uint2",
         summary="-1, 0, +1 as 2-bit two's complement",
         unused=frozenset({0b10}),

@@ -24,7 +24,7 @@ from formats.tensor_quantizer import RowTensor, StorageBits, TensorQuantizer
 __all__ = ["Granularity", "QuantizedTensor", "Quantizer"]
 
 #: choices whose results do not heed that groups are filled up with zeros
-_HEEDLESS = ("absmax", "percentile", "mse")
+_HEEDLESS = ("absmax", "percentile", "mse", "at")
 
 
 @dataclass(frozen=True, kw_only=True)

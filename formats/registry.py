@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from formats import additive, block, codebook, integer, logarithmic, minifloat, standard
+from formats import additive, affine, block, codebook, integer, logarithmic, minifloat, standard
 from formats.block import BlockFormat
 from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.format import Format
@@ -24,6 +24,8 @@ class Family:
     build: Callable[..., Format | BlockFormat]
     #: smallest and largest value of each number in the pattern
     ranges: tuple[tuple[int, int], ...] = ()
+    #: the same where the first number settles what the others may be; ``ranges`` then says what they may be at all
+    ranges_by_first: Callable[[int], tuple[tuple[int, int], ...]] | None = None
     #: largest sum of width that the numbers may come to, as (limit, what is added to their sum to get the width)
     width_limit: tuple[int, int] | None = None
     #: names worth suggesting
@@ -31,7 +33,10 @@ class Family:
 
     def numbers(self, name: str) -> tuple[int, ...] | None:
         """Return the numbers in ``name``, or None where it is no name of this family (leading zeros are not)."""
-        expression = re.sub(r"\\{\w+\\}", r"(0|[1-9][0-9]{0,2})", re.escape(self.pattern))
+        expression = re.escape(self.pattern)
+        for low, _ in self.ranges:
+            number = r"(0|-?[1-9][0-9]{0,4})" if low < 0 else r"(0|[1-9][0-9]{0,4})"
+            expression = re.sub(r"\\{\w+\\}", number, expression, count=1)
         match = re.fullmatch(expression, name)
         return None if match is None else tuple(int(group) for group in match.groups())
 
@@ -39,9 +44,16 @@ class Family:
         """Return the width in bits where the family limits it, else 0."""
         return 0 if self.width_limit is None else sum(numbers) + self.width_limit[1]
 
+    def ranges_for(self, numbers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """Return the range of each number, given the first of these or the valid one nearest to it."""
+        if self.ranges_by_first is None:
+            return self.ranges
+        low, high = self.ranges[0]
+        return self.ranges_by_first(min(max(numbers[0], low), high))
+
     def limited(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
         """Return the valid numbers nearest to these: each within its range, then the last one such that the width fits."""
-        within = [min(max(number, low), high) for number, (low, high) in zip(numbers, self.ranges, strict=True)]
+        within = [min(max(number, low), high) for number, (low, high) in zip(numbers, self.ranges_for(numbers), strict=True)]
         if self.width_limit is not None:
             width = self.width(tuple(within))
             within[-1] += min(max(width, 2), self.width_limit[0]) - width
@@ -95,7 +107,7 @@ def scalar(name: str) -> Format:
 def _check_numbers(name: str, family: Family, numbers: tuple[int, ...]) -> None:
     labels = re.findall(r"\{(\w+)\}", family.pattern)
     nearest = family.nearest(numbers)
-    for label, number, (low, high) in zip(labels, numbers, family.ranges, strict=True):
+    for label, number, (low, high) in zip(labels, numbers, family.ranges_for(numbers), strict=True):
         if not low <= number <= high:
             limits = f"{label} of format {family.pattern} must be {low} to {high}"
             raise UnknownNameError(f"{limits}, not {number}; nearest: {nearest}")
@@ -124,6 +136,24 @@ def _register_one_number(pattern: str, build: Callable[[int], Format], low: int,
 _register_one_number("int{b}", integer.signed, 2, 16)
 _register_one_number("int{b}_narrow", integer.narrow, 2, 16)
 _register_one_number("uint{b}", integer.unsigned, 1, 16)
+register(
+    Family(
+        pattern="uint{b}_zero{z}",
+        build=affine.unsigned,
+        ranges=((1, 16), (0, 2**16 - 1)),
+        ranges_by_first=affine.unsigned_ranges,
+        examples=("uint8_zero128",),
+    )
+)
+register(
+    Family(
+        pattern="int{b}_zero{z}",
+        build=affine.signed,
+        ranges=((2, 16), (-(2**15), 2**15 - 1)),
+        ranges_by_first=affine.signed_ranges,
+        examples=("int8_zero-1",),
+    )
+)
 register(
     Family(
         pattern="e{E}m{M}",

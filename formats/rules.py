@@ -143,6 +143,8 @@ def _numbers(fmt: Definition) -> kernels.Parameters:
     decoded_kind, last_regular, irregular = _decoding(fmt, kind, codes)
     zeros = codes[fmt.values[codes] == 0]
     zero = int(zeros[0]) if len(zeros) else -1
+    if kind == kernels.UNIFORM and zero != 0:
+        decoded_kind = kernels.TABLE  # that loop reads codes as two's complement, without a zero point
     minimum_exponent = closed.minimum_exponent if closed else 0
     first, deepest = np.float32(0), 0
     if kind == kernels.LOGARITHMIC:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formats.entropy import Histograms
+from formats.errors import InvalidValueError
 from formats.format import Format
 from formats.scale_storage import FLOAT32, LARGEST_SCALE, NO_SECOND, SMALLEST_SCALE, ScaleStorage, SecondScales
 
@@ -49,6 +50,8 @@ class Problem:
     rows: Scales
     weights: Scales | None = None
     percent: float = 100.0
+    #: scales that are given beforehand: one for each row, or one for all
+    given: tuple[float, ...] = ()
     storage: ScaleStorage = FLOAT32
     second: SecondScales = NO_SECOND
     #: what the rule chooses where any scale can be stored, if that is known: what it rounds to is tried too
@@ -88,7 +91,8 @@ def _reach(fmt: Format, rows: Scales) -> Scales:
 
 
 def _from_largest(fmt: Format, largest: Scales) -> Scales:
-    scales = (largest / fmt.largest).astype(np.float32)
+    level = fmt.largest if fmt.largest > 0 else np.float32(-fmt.minimum)  # a zero point may leave nothing above zero
+    scales = (largest / level).astype(np.float32)
     return np.where(largest == 0, np.float32(1), np.maximum(scales, SMALLEST_SCALE))
 
 
@@ -204,6 +208,13 @@ def _twn(problem: Problem) -> Scales:
     return _positive(_mean_magnitude(problem.rows, problem.weights, above))
 
 
+def _given(problem: Problem) -> Scales:
+    given, rows = np.array(problem.given, np.float32), len(problem.rows)
+    if len(given) not in (1, rows):
+        raise InvalidValueError(f"scales given must be {rows}, one for each group of values, or one for all, not {len(given)}")
+    return np.broadcast_to(given, rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """A function from a problem to scales, and what is to know about it."""
@@ -215,9 +226,12 @@ class Rule:
     #: wants a scale that clips nothing more
     rounds_up: bool = False
     format_name: str | None = None
+    #: its scales may not change when they are stored
+    as_given: bool = False
 
 
 RULES: dict[str, Rule] = {
+    "at": Rule(choose=_given, as_given=True),
     "absmax": Rule(choose=_absmax, rounds_up=True),
     "percentile": Rule(choose=_percentile, rounds_up=True),
     "mse": Rule(choose=_mse, searches=True, takes_weights=True),

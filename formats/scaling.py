@@ -5,6 +5,7 @@ the squared differences to the decoded values, each times its weight where weigh
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,9 @@ from formats.scale_storage import FLOAT32, NO_SECOND, ScaleStorage, StoredScales
 __all__ = ["FPQ_FRACTIONS", "MSE_FRACTIONS", "UNEVEN_MSE_FRACTIONS", "ScaleChoice", "least_squares_scales", "mse_fractions"]
 
 Scales = NDArray[np.float32]
+#: rules whose text form holds numbers, each with an example
+_WITH_NUMBERS = {"percentile": "percentile99.9", "at": "at0.0078125"}
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +55,45 @@ class ScaleChoice:
     - ``fpq``: the least error among 100 largest levels from 0.01 to 1.2 of the absmax, LLM-FP4's search for a minifloat's
       real-valued exponent bias (arXiv 2310.16836); see ``formats.methods.llm_fp4`` for why a bias is a scale. The paper compares
       layer outputs; the error here is that of the values themselves.
+    - ``at{s}``: the scale s, whatever the values are, a row of zeros too: as imported models have it. ``at{s},{s},…`` gives one
+      for each row, in order. A storage that does not hold the scale as it is is refused.
     """
 
     name: str
     percent: float = 100.0
+    #: of ``at``: float32 numbers above zero
+    given: tuple[float, ...] = ()
 
     @staticmethod
     def parse(text: str) -> "ScaleChoice":
-        """Read the text form, such as ``percentile99.9``."""
-        if text in RULES and text != "percentile":
+        """Read the text form, such as ``percentile99.9`` or ``at0.0078125``."""
+        if text in RULES and text not in _WITH_NUMBERS:
             return ScaleChoice(name=text)
+        if re.fullmatch(f"at{_NUMBER}(,{_NUMBER})*", text):
+            return ScaleChoice.at([float(number) for number in text.removeprefix("at").split(",")])
         match = re.fullmatch(r"percentile([0-9]+(?:\.[0-9]+)?)", text)
         if match is None:
-            raise unknown_name("scale choice", text, ("percentile99.9", *(name for name in RULES if name != "percentile")))
+            plain = [name for name in RULES if name not in _WITH_NUMBERS]
+            raise unknown_name("scale choice", text, (*_WITH_NUMBERS.values(), *plain))
         percent = float(match[1])
         if not 0 < percent <= 100:
             raise InvalidValueError(f"percentile must be above 0 and at most 100, not {match[1]}")
         return ScaleChoice(name="percentile", percent=percent)
 
+    @staticmethod
+    def at(scales: Sequence[float] | NDArray[np.float32]) -> "ScaleChoice":
+        """Return the choice of these scales, rounded to float32: one for each row, or one for all."""
+        with np.errstate(over="ignore"):
+            rounded = np.array(scales, np.float32)
+        wrong = ~(np.isfinite(rounded) & (rounded > 0))
+        if wrong.any():
+            raise InvalidValueError(f"scale given must be finite and positive, not {scales[int(np.argmax(wrong))]}")
+        return ScaleChoice(name="at", given=tuple(rounded.tolist()))
+
     def __str__(self) -> str:
-        """Return the text form."""
+        """Return the text form; given scales as the shortest decimals that come back as they are in float32."""
+        if self.name == "at":
+            return "at" + ",".join(str(np.float32(scale)) for scale in self.given)
         if self.name != "percentile":
             return self.name
         return f"percentile{np.format_float_positional(self.percent, trim='-')}"
@@ -110,14 +133,17 @@ class ScaleChoice:
         if weights is not None and not self.takes_weights:
             raise InvalidValueError(f"importance must go with a scale chosen by error, such as mse, not with {self}")
         rule = RULES[self.name]
-        free = Problem(fmt=fmt, rows=rows, weights=weights, percent=self.percent)
+        free = Problem(fmt=fmt, rows=rows, weights=weights, percent=self.percent, given=self.given)
         if storage.exact:
             return storage.store(rule.choose(free))
         wanted = None if storage.powers_of_two and rule.searches else rule.choose(free)
         second = NO_SECOND if wanted is None else storage.second_scales(wanted, np.asarray(rows.any(axis=1)))
         if wanted is None or rule.searches:
             wanted = rule.choose(replace(free, storage=storage, second=second, free=wanted))
-        return storage.store(wanted, second, up=rule.rounds_up)
+        stored = storage.store(wanted, second, up=rule.rounds_up)
+        if rule.as_given:
+            _refuse_change(wanted, stored)
+        return stored
 
     def encode(self, fmt: Format, rows: Scales, scales: Scales, weights: Scales | None = None) -> Codes:
         """Return the codes that go with the chosen scales: the nearest, but for ``twn``."""
@@ -125,3 +151,12 @@ class ScaleChoice:
             return fmt.encode(rows, scales[:, np.newaxis])
         above = np.abs(rows) > twn_threshold(rows, weights)
         return fmt.encode(np.where(above, np.sign(rows), np.float32(0)))
+
+
+def _refuse_change(wanted: Scales, stored: StoredScales) -> None:
+    """Raise where a scale is not stored as it is."""
+    held = stored.decode()
+    if (held != wanted).any():
+        first = int(np.argmax(held != wanted))
+        given, nearest = str(wanted[first]), str(held[first])
+        raise InvalidValueError(f"scale given must be one that {stored.storage} holds, not {given}; nearest: {nearest}")

@@ -10,20 +10,20 @@ from onnx import TensorProto, helper
 
 from dse.assignment import Assignment
 from dse.experiment import Experiment
-from dse.export import integer_steps, metadata
+from dse.export import choosing, integer_steps, metadata, targets
 from dse.export.graph import check, clean_names
 from dse.export.lowering import Parts
 from dse.hardware.accumulate import Accumulate, Operand
 from dse.hardware.compiling import compile_program
 from dse.hardware.program import INPUT, Program
-from formats import Format
+from dse.network import ROLES, Layer, Network, Role
 from formats.errors import BitatlasError, InvalidValueError
 from formats.quantizer import Quantizer
+from formats.tensor_quantizer import TensorQuantizer
 
 NAME = "integer"
 #: sums are int32 in ONNX' integer products
 SUM_BITS = 32
-OTHERS = "targets that can: qdq, codebook"
 
 
 def export(experiment: Experiment, assignment: Assignment) -> onnx.ModelProto:
@@ -33,48 +33,52 @@ def export(experiment: Experiment, assignment: Assignment) -> onnx.ModelProto:
     ``BitatlasError``, naming the layer, for operands that are no whole numbers of 8 bits, for scales by group, for accumulators
     that are too narrow for their layer and for operators without a whole-number form.
     """
-    refuse_early(assignment)
+    network = experiment.preparation.network
+    refuse_early(network, assignment)
     program = compile_program(experiment.preparation, assignment)
-    _refuse(program)
+    _refuse(program, network, assignment)
     properties = metadata.properties(experiment, assignment, (NAME,))
     return build(program, experiment.subject.dataset.sample_shape, properties)
 
 
-def refuse_early(assignment: Assignment) -> None:
+def refuse_early(network: Network, assignment: Assignment) -> None:
     """Refuse what the quantizers alone tell, before any weight is prepared."""
-    for name, layer in assignment.layers.items():
-        for role, quantizer in (("weight", layer.weight), ("activation", layer.activation)):
-            if not isinstance(quantizer, Quantizer) or quantizer.granularity.name not in ("tensor", "channel"):
-                what = "a format with scales by tensor or channel"
-                raise InvalidValueError(f"{role} exported by {NAME} must be {what}, not {quantizer}; {OTHERS} (layer {name!r})")
-            _refuse_format(role, quantizer.format, name)
+    for layer in network.layers:
+        for role in ROLES:
+            refusal = _refusal(role, assignment.layers[layer.name].quantizer(role), computed=role in layer.operands)
+            if refusal:
+                raise InvalidValueError(f"{role} exported by {NAME} must be {refusal} {_where(layer, assignment)}")
 
 
-def _refuse_format(role: str, fmt: Format, layer: str) -> None:
-    operand = Operand(format=fmt)
-    fits = role == "weight" or operand.plain
-    span = (int(operand.tables[0].min()), int(operand.tables[0].max())) if fits else (0, 0)
-    within = -128 <= span[0] <= span[1] <= (127 if span[0] < 0 else 255)
-    if not fits or operand.has_root or not within:
-        what = "whole numbers of 8 bits in a row, such as int8" if role == "activation" else "multiples of one LSB within 8 bits"
-        raise InvalidValueError(f"{role} exported by {NAME} must be {what}, not {fmt.name}; {OTHERS} (layer {layer!r})")
+def _refusal(role: Role, quantizer: TensorQuantizer, *, computed: bool) -> str:
+    if not isinstance(quantizer, Quantizer) or quantizer.granularity.name not in ("tensor", "channel"):
+        return f"a format with scales by tensor or channel, not {quantizer}"
+    operand = Operand(format=quantizer.format)
+    if computed and not operand.plain:
+        return f"whole numbers of 8 bits in a row, such as int8, not {quantizer.format.name}"
+    low, high = int(operand.tables[0].min()), int(operand.tables[0].max())
+    if operand.has_root or not -128 <= low <= high <= (127 if low < 0 else 255):
+        return f"multiples of one LSB within 8 bits, not {quantizer.format.name}"
+    return ""
 
 
-def _refuse(program: Program) -> None:
+def _where(layer: Layer, assignment: Assignment) -> str:
+    others = [targets.lowering(name) for name in targets.LOWERINGS]
+    able = choosing.able(layer, assignment.layers[layer.name], others)
+    return f"(layer {layer.name!r}); targets that can: {able}"
+
+
+def _refuse(program: Program, network: Network, assignment: Assignment) -> None:
     """Refuse accumulators that could overflow: those of ONNX have 32 bits, whatever the assignment says."""
     for each in program.instructions:
-        if not isinstance(each.step, Accumulate):
-            continue
-        step = each.step
-        needed, held = step.bound.bit_length() + 1, step.accumulator.bits or SUM_BITS
-        if needed > min(held, SUM_BITS):
-            what = f"hold every sum, {needed} bits,"
-            raise InvalidValueError(
-                f"accumulator exported by {NAME} must {what} not have {min(held, SUM_BITS)}; nearest: fixed:{needed} or exact; "
-                f"{OTHERS} (layer {step.layer!r})"
-            )
-        if step.codes is None:
-            _refuse_format("activation", step.weight.format, step.layer)  # both factors of a product are computed
+        if isinstance(each.step, Accumulate):
+            step = each.step
+            needed, held = step.bound.bit_length() + 1, min(step.accumulator.bits or SUM_BITS, SUM_BITS)
+            if needed > held:
+                what = f"hold every sum, {needed} bits, not have {held}; nearest: fixed:{needed} or exact"
+                raise InvalidValueError(
+                    f"accumulator exported by {NAME} must {what} {_where(network.layer(step.layer), assignment)}"
+                )
 
 
 def build(program: Program, sample_shape: tuple[int, ...], properties: dict[str, str]) -> onnx.ModelProto:

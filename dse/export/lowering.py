@@ -1,4 +1,4 @@
-"""What every export target that lowers slots is made of: how one operand becomes operators of ONNX, and what that adds to a graph."""
+"""What export targets that lower slots are made of: how an operand becomes operators of ONNX, and what that adds to a graph."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

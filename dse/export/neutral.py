@@ -31,11 +31,13 @@ class _Marker:
         return marked
 
 
-def export(network: Network, sample_shape: tuple[int, ...], fillings: Fillings | None = None) -> onnx.ModelProto:
+def export(
+    network: Network, sample_shape: tuple[int, ...], fillings: Fillings | None = None, opset: int = OPSET
+) -> onnx.ModelProto:
     """Export the network for any batch size, with input ``images``, output ``logits`` and one ``Slot`` node for each operand.
 
     A ``Slot`` has the attributes ``layer`` and ``role``; its input is the float operand, for stored weights an initializer.
-    What ``fillings`` do to biases is part of the network.
+    What ``fillings`` do to biases is part of the network. ``opset`` is the version of ONNX' operators.
     """
     markers: dict[tuple[str, Place], Filling] = {
         (layer.name, role): _Marker(layer.name, role) for layer in network.layers for role in ROLES
@@ -50,7 +52,7 @@ def export(network: Network, sample_shape: tuple[int, ...], fillings: Fillings |
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 input_names=["images"],
                 output_names=["logits"],
-                opset_version=OPSET,
+                opset_version=opset,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
@@ -58,6 +60,9 @@ def export(network: Network, sample_shape: tuple[int, ...], fillings: Fillings |
         raise BitatlasError(f"model must be exportable to ONNX, not fail: {first_line}") from error
     assert program is not None
     model = program.model_proto
+    found = next(imported.version for imported in model.opset_import if not imported.domain)
+    if found != opset:  # the exporter goes on where it cannot convert its operators
+        raise BitatlasError(f"operators of the model must exist in version {opset} of ONNX' set, not in {found} alone")
     _strip_traces(model)
     return model
 

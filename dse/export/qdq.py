@@ -1,211 +1,143 @@
-"""A runnable ONNX model of an assignment: weights as integer codes with scales, activations quantized in the graph.
+"""Targets of QuantizeLinear and DequantizeLinear: operands in ONNX' own types, with the operators that every runtime knows.
 
-Integers use QuantizeLinear and DequantizeLinear; every other format stores its codes and looks them up in its table, by a
-function of the model named after the format.
+``qdq`` uses types that onnxruntime runs. ``fp4`` writes e2m1 as FLOAT4E2M1, which onnxruntime has no kernels for: for the record,
+and for runtimes that have them.
 """
 
-import json
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
+import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from dse.assignment import Assignment
-from dse.export import neutral, operators
-from dse.network import Fillings, Layer, Network
-from dse.ptq.step import PreparedWeight
-from dse.quantize import ActivationQuantizer, Preparation, StoredWeight
-from formats import Format, InvalidValueError
+from dse.export import types
+from dse.export.layout import to_shape, whole_numbers
+from dse.export.lowering import Lowering, Parts
+from dse.export.prepared import encoded_tensors, lower_weight
+from dse.export.types import Kept
+from dse.network import Layer
+from dse.quantize import ActivationQuantizer, StoredWeight
 from formats.quantizer import QuantizedTensor
-from hwmodels.files import replaced
+from formats.tensor_quantizer import EncodedTensor
+
+#: version of ONNX' operators that has scales for blocks along an axis
+BLOCKED = 21
+_TYPES = {False: "integers, binary or minifloats that a type of ONNX holds (INT2 to INT16, FLOAT8…)", True: "e2m1 or a part of it"}
 
 
-@dataclass(kw_only=True)
-class _Parts:
-    """What lowering adds to the graph."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
-    functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
-
-    def add(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", domain=domain, **attributes))
-        return output
-
-    def store(self, tensor: onnx.TensorProto) -> str:
-        self.initializers.append(tensor)
-        return str(tensor.name)
-
-    def call(self, function: onnx.FunctionProto, inputs: list[str], output: str) -> str:
-        self.functions[function.name] = function
-        return self.add(function.name, inputs, output, domain=operators.FUNCTION_DOMAIN)
+def _kept(encoded: EncodedTensor, float4: bool) -> tuple[Kept, NDArray[np.float32]] | None:
+    """Return how a tensor's codes are kept, and the scales that go with them; None where they cannot be."""
+    if not isinstance(encoded, QuantizedTensor):
+        return None
+    kept = types.holding(encoded.quantizer.format, float4)
+    scales = kept.scales(encoded.scales) if kept else None
+    return (kept, scales) if kept is not None and scales is not None else None
 
 
-def export(preparation: Preparation, assignment: Assignment, sample_shape: tuple[int, ...]) -> onnx.ModelProto:
-    """Return the checked ONNX model of ``assignment``: images (batch, …) float32 to logits (batch, classes)."""
-    preparation = preparation.after(assignment.steps)
-    fillings = preparation.fillings(assignment)
-    model = neutral.export(preparation.network, sample_shape, fillings)
-    parts = _Parts()
-    for node in model.graph.node:
-        if node.domain == neutral.DOMAIN:
-            _lower(node, preparation.network, assignment, fillings, parts)
-        else:
-            parts.nodes.append(node)
-    _rebuild(model, parts)
-    helper.set_model_props(
-        model,
-        {
-            "bitatlas.version": version("bitatlas"),
-            "bitatlas.model": assignment.model,
-            "bitatlas.data": assignment.data,
-            "bitatlas.steps": json.dumps(assignment.steps),
-            "bitatlas.layers": json.dumps({n: [str(a.weight), str(a.activation), *a.steps] for n, a in assignment.layers.items()}),
-        },
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+def _weight_refusal(target: str, float4: bool, stored: StoredWeight) -> str:
+    for encoded in encoded_tensors(stored.prepared):
+        if _kept(encoded, float4) is None:
+            found = getattr(encoded, "quantizer", type(encoded).__name__)
+            return f"exported by {target} must be {_TYPES[float4]}, not {found}"
+    return ""
 
 
-def write(model: onnx.ModelProto, path: Path) -> None:
-    """Write the model whole or not at all."""
-    with replaced(path) as temporary:
-        onnx.save(model, temporary)
+def _activation_refusal(target: str, float4: bool, quantizer: ActivationQuantizer) -> str:
+    kept = types.rounding(quantizer.format, float4)
+    if kept is None or kept.scales(np.array([quantizer.scale], np.float32)) is None:
+        wanted = "e2m1 or a part of it" if float4 else "a format that QuantizeLinear rounds to (INT2 to UINT16, FLOAT8…)"
+        return f"exported by {target} must be {wanted}, not {quantizer.format.name}"
+    return ""
 
 
-def _rebuild(model: onnx.ModelProto, parts: _Parts) -> None:
-    """Put the lowered nodes in the graph's place and drop the float weights that nothing reads any more."""
-    graph = model.graph
-    read = {name for node in parts.nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.node[:], graph.initializer[:], model.opset_import[:]
-    graph.node.extend(parts.nodes)
-    graph.initializer.extend([*kept, *parts.initializers])
-    model.functions.extend(parts.functions.values())
-    model.opset_import.append(helper.make_opsetid("", neutral.OPSET))
-    if parts.functions:
-        model.opset_import.append(helper.make_opsetid(operators.FUNCTION_DOMAIN, operators.FUNCTION_VERSION))
-    model.producer_name = "bitatlas"
+def _lower_activation(float4: bool, prefix: str, quantizer: ActivationQuantizer, source: str, output: str, parts: Parts) -> None:
+    kept = types.rounding(quantizer.format, float4)
+    scales = kept.scales(np.array([quantizer.scale], np.float32)) if kept else None
+    assert kept is not None
+    assert scales is not None
+    parts.need("", kept.element.opset)
+    scale = parts.store(_floats(f"{prefix}/scale", scales[0]))
+    zero = parts.store(kept.element.tensor(f"{prefix}/zero", np.array(kept.zero)))
+    guard = kept.element.guard
+    if kept.clipped:
+        low, high = (_floats(f"{prefix}/{label}", end) for label, end in zip(("low", "high"), kept.ends * scales[0], strict=True))
+        ends = [parts.store(low), parts.store(high)]
+        below = parts.add("Max", [source, ends[0]], f"{prefix}/clipped_below") if guard != "none" else ""
+        clip, inputs = ("Min", [below, ends[1]]) if below else ("Clip", [source, *ends])
+        source = parts.add(clip, inputs, f"{prefix}/clipped")
+    codes = parts.add("QuantizeLinear", [source, scale, zero], f"{prefix}/codes")
+    values = parts.add("DequantizeLinear", [codes, scale, zero], f"{prefix}/values" if guard == "around" else output)
+    if guard == "around":
+        parts.add("Min", [values, f"{prefix}/high"], output)  # changes nothing
 
 
-def _lower(node: onnx.NodeProto, network: Network, assignment: Assignment, fillings: Fillings, parts: _Parts) -> None:
-    """Replace one slot by operators that do what its filling does."""
-    attributes = {attribute.name: helper.get_attribute_value(attribute).decode() for attribute in node.attribute}
-    layer, role = network.layer(attributes["layer"]), attributes["role"]
-    filling = fillings[layer.name, role]
-    if isinstance(filling, StoredWeight):
-        if not isinstance(filling.encoded, QuantizedTensor) or filling.encoded.quantizer.granularity.name == "tile":
-            exported = "a format with scales by tensor, channel or group"
-            raise InvalidValueError(
-                f"weight must be {exported} to be exported, not {assignment.layers[layer.name].weight} (layer {layer.name!r})"
-            )
-        _lower_stored(layer, filling.prepared, filling.encoded, node.output[0], parts)
+def _lower_weight(float4: bool, layer: Layer, stored: StoredWeight, output: str, parts: Parts) -> None:
+    lower_weight(layer, stored, output, parts, partial(_lower_tensor, float4))
+
+
+def _lower_tensor(float4: bool, encoded: EncodedTensor, prefix: str, output: str, parts: Parts) -> None:
+    assert isinstance(encoded, QuantizedTensor)
+    found = _kept(encoded, float4)
+    assert found is not None
+    kept, scales = found
+    parts.need("", kept.element.opset)
+    shape, granularity = encoded.shape, encoded.quantizer.granularity
+    if granularity.name == "tile":
+        _dequantize(kept, encoded, encoded.rows, scales, prefix, f"{prefix}/rows", parts, axis=0)
+        to_shape(f"{prefix}/rows", granularity, shape, output, prefix, parts)
+        return
+    # groups lie along one axis where a channel has one; Reshape also keeps onnxruntime from fusing what it has no kernel for
+    flattened = len(shape) > 2 and (granularity.name == "group" or kept.element.guard == "around")
+    made = f"{prefix}/flat" if flattened else output
+    codes = encoded.codes.reshape(shape[0], math.prod(shape[1:])) if flattened else encoded.codes
+    if granularity.name == "group":
+        parts.need("", BLOCKED)
+        groups = scales.reshape(shape[0], -1)
+        _dequantize(kept, encoded, codes, groups, prefix, made, parts, axis=1, block_size=granularity.size)
     else:
-        assert isinstance(filling, ActivationQuantizer)
-        _lower_activation(filling.format, filling.scale, node.input[0], node.output[0], f"{layer.name}/{role}", parts)
+        by_axis = scales if granularity.name == "channel" else scales.reshape(())
+        _dequantize(kept, encoded, codes, by_axis, prefix, made, parts, axis=0)
+    if flattened:
+        parts.add("Reshape", [made, whole_numbers(f"{prefix}/shape", list(shape), parts)], output)
 
 
-def _lower_activation(fmt: Format, scale: float, source: str, output: str, prefix: str, parts: _Parts) -> None:
-    scale_name = parts.store(operators.float_tensor(f"{prefix}/scale", np.array(scale, np.float32)))
-    stored = operators.stored_type(fmt)
-    if stored is None:
-        parts.call(operators.quantize_function(fmt), [source, scale_name], output)
-        return
-    zero = parts.store(operators.integer_tensor(f"{prefix}/zero", np.zeros((), np.int64), stored))
-    if (fmt.minimum, fmt.maximum) != (stored.low, stored.high):
-        # the type is wider than the format: clip before rounding, which for whole-numbered ends is the same as after
-        ends = np.array([fmt.minimum, fmt.maximum], np.float32) * np.float32(scale)
-        low = parts.store(operators.float_tensor(f"{prefix}/low", ends[0]))
-        high = parts.store(operators.float_tensor(f"{prefix}/high", ends[1]))
-        source = parts.add("Clip", [source, low, high], f"{prefix}/clipped")
-    codes = parts.add("QuantizeLinear", [source, scale_name, zero], f"{prefix}/codes")
-    parts.add("DequantizeLinear", [codes, scale_name, zero], output)
-
-
-def _lower_stored(layer: Layer, prepared: PreparedWeight, encoded: QuantizedTensor, output: str, parts: _Parts) -> None:
-    """Store a weight's codes, and the factors that are added to it where there are some."""
-    if prepared.low_rank is None:
-        _lower_weight(layer, encoded, output, parts)
-        return
-    prefix = f"{layer.name}/weight"
-    _lower_weight(layer, encoded, f"{prefix}/decoded", parts)
-    factors = [
-        parts.store(operators.float_tensor(f"{prefix}/{side}", factor.decode()))
-        for side, factor in (("left", prepared.low_rank.left), ("right", prepared.low_rank.right))
+def _dequantize(
+    kept: Kept,
+    encoded: QuantizedTensor,
+    codes: NDArray[np.integer],
+    scales: NDArray[np.float32],
+    prefix: str,
+    output: str,
+    parts: Parts,
+    **attributes: Any,
+) -> None:
+    """Store codes and scales, and zero points where there are any, and add the node that multiplies them."""
+    inputs = [
+        parts.store(kept.values(encoded.quantizer.format, f"{prefix}/codes", codes)),
+        parts.store(_floats(f"{prefix}/scale", scales)),
     ]
-    product = parts.add("MatMul", factors, f"{prefix}/product")
-    shape = parts.store(numpy_helper.from_array(np.array(encoded.shape, np.int64), f"{prefix}/product/shape"))
-    parts.add("Add", [f"{prefix}/decoded", parts.add("Reshape", [product, shape], f"{prefix}/shaped")], output)
+    if kept.zero:
+        inputs.append(parts.store(kept.element.tensor(f"{prefix}/zero", np.full(scales.shape, kept.zero))))
+    parts.add("DequantizeLinear", inputs, output, **attributes)
 
 
-def _lower_weight(layer: Layer, encoded: QuantizedTensor, output: str, parts: _Parts) -> None:
-    prefix = f"{layer.name}/weight"
-    if encoded.quantizer.granularity.name != "group":
-        _store_weight(encoded, output, prefix, parts)
-        return
-    # one row for each group, then back to the weight's shape
-    rows = _store_rows(encoded, f"{prefix}/rows", prefix, parts)
-    shape = list(encoded.shape)
-    per_channel = int(np.prod(shape[1:]))
-    steps = [("Reshape", [shape[0], -1])]
-    if encoded.rows.size != np.prod(shape):
-        steps.append(("Slice", [per_channel]))
-    steps.append(("Reshape", shape))
-    for number, (operator, value) in enumerate(steps):
-        last = number == len(steps) - 1
-        rows = _reshape_step(operator, value, rows, output if last else f"{prefix}/step_{number}", f"{prefix}/{number}", parts)
+def _floats(name: str, values: NDArray[np.float32] | np.float32) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ascontiguousarray(values, dtype=np.float32).reshape(np.shape(values)), name)
 
 
-def _reshape_step(operator: str, value: list[int], source: str, output: str, prefix: str, parts: _Parts) -> str:
-    if operator == "Reshape":
-        shape = parts.store(numpy_helper.from_array(np.array(value, np.int64), f"{prefix}/shape"))
-        return parts.add("Reshape", [source, shape], output)
-    names = [
-        parts.store(numpy_helper.from_array(np.array([number], np.int64), f"{prefix}/{label}"))
-        for label, number in (("start", 0), ("end", value[0]), ("axis", 1))
-    ]
-    return parts.add("Slice", [source, *names], output)
+def _target(name: str, summary: str, float4: bool) -> Lowering:
+    return Lowering(
+        name=name,
+        summary=summary,
+        weight_refusal=partial(_weight_refusal, name, float4),
+        activation_refusal=partial(_activation_refusal, name, float4),
+        lower_weight=partial(_lower_weight, float4),
+        lower_activation=partial(_lower_activation, float4),
+    )
 
 
-def _store_weight(encoded: QuantizedTensor, output: str, prefix: str, parts: _Parts) -> None:
-    """Store codes in the weight's own shape with one scale, or one for each channel."""
-    fmt, scales = encoded.quantizer.format, encoded.scales
-    codes = encoded.codes
-    stored = operators.stored_type(fmt)
-    per_channel = encoded.quantizer.granularity.name == "channel"
-    if stored is None:
-        shape = [-1 if axis == 0 and per_channel else 1 for axis in range(codes.ndim)]
-        _look_up(fmt, codes, scales.reshape(shape), output, prefix, parts)
-        return
-    names = _stored_integers(fmt, codes, scales if per_channel else scales.reshape(()), prefix, parts)
-    parts.add("DequantizeLinear", names, output, axis=0)
-
-
-def _store_rows(encoded: QuantizedTensor, output: str, prefix: str, parts: _Parts) -> str:
-    fmt = encoded.quantizer.format
-    if operators.stored_type(fmt) is None:
-        return _look_up(fmt, encoded.rows, encoded.scales[:, np.newaxis], output, prefix, parts)
-    return parts.add("DequantizeLinear", _stored_integers(fmt, encoded.rows, encoded.scales, prefix, parts), output, axis=0)
-
-
-def _look_up(fmt: Format, codes: np.ndarray, scales: np.ndarray, output: str, prefix: str, parts: _Parts) -> str:
-    names = [
-        parts.store(numpy_helper.from_array(np.ascontiguousarray(codes), f"{prefix}/codes")),
-        parts.store(operators.float_tensor(f"{prefix}/scale", scales)),
-    ]
-    return parts.call(operators.decode_function(fmt), names, output)
-
-
-def _stored_integers(fmt: Format, codes: np.ndarray, scales: np.ndarray, prefix: str, parts: _Parts) -> list[str]:
-    stored = operators.stored_type(fmt)
-    assert stored is not None
-    values = fmt.significand[codes]
-    return [
-        parts.store(operators.integer_tensor(f"{prefix}/codes", values, stored)),
-        parts.store(operators.float_tensor(f"{prefix}/scale", scales)),
-        parts.store(operators.integer_tensor(f"{prefix}/zero", np.zeros(scales.shape, np.int64), stored)),
-    ]
+LOWERING = _target("qdq", "QuantizeLinear and DequantizeLinear, in types that onnxruntime runs", False)
+FP4 = _target("fp4", "the same for e2m1 alone, as FLOAT4E2M1, which onnxruntime does not run yet", True)

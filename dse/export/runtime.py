@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from formats.errors import BitatlasError
@@ -31,6 +32,17 @@ class Agreement:
             f"predictions equal on {self.equal} of {self.samples} samples, "
             f"largest difference of a logit {self.largest_difference:.3g}"
         )
+
+
+def obstacle(model: onnx.ModelProto) -> str:
+    """Return why onnxruntime cannot run a model on a processor, "" where it can as far as is known."""
+    own = {function.domain for function in model.functions}
+    domains = {imported.domain for imported in model.opset_import} - own - {""}
+    if domains:
+        return f"onnxruntime has no operators of {', '.join(sorted(domains))}"
+    if any(tensor.data_type == onnx.TensorProto.FLOAT4E2M1 for tensor in model.graph.initializer):
+        return "onnxruntime has no kernels for FLOAT4E2M1"
+    return ""
 
 
 def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:

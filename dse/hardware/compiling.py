@@ -110,8 +110,8 @@ def _refuse(assignment: Assignment, network: Network) -> None:
         weight = assignment.layers[layer.name].weight
         if layer.weight is not None and weight.granularity.name not in ("tensor", "channel"):
             raise InvalidValueError(
-                f"weight must have scales by tensor or channel for sums of whole numbers, not {weight}; "
-                f"nearest: FORMAT:channel:mse (layer {layer.name!r})"
+                f"weight must have scales by tensor or channel, not {weight}, for sums of whole numbers "
+                f"(layer {layer.name!r}); nearest: FORMAT:channel:mse"
             )
 
 

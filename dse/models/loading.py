@@ -1,4 +1,4 @@
-"""A float network and its data by name: the zoo's, or the user's own as ``package.module:factory``."""
+"""A float network and its data by name: the zoo's, the user's own as ``package.module:factory``, or one of an ONNX file."""
 
 import importlib
 import os
@@ -16,6 +16,9 @@ from dse.models import zoo
 from formats.errors import BitatlasError, InvalidValueError
 from formats.names import unknown_name
 
+#: ending of the files that hold a network
+ONNX = ".onnx"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
@@ -27,20 +30,31 @@ class Subject:
 
 
 def load(model: str, data_name: str | None, data_dir: Path | None = None) -> Subject:
-    """Load a network of the zoo on a named data set (``digits`` if none is named), or call the user's factory.
+    """Load a network of the zoo or of an ONNX file on a named data set (``digits`` if none is named), or call the user's factory.
 
-    A factory takes no argument and returns ``(module, dataset)``; a data set named beside it takes its own's place.
+    A quantized ONNX model gives the float network of its weights' values, without the quantizers before its layers. A factory
+    takes no argument and returns ``(module, dataset)``; a data set named beside it takes its own's place.
     """
+    if Path(model).suffix.lower() == ONNX:
+        from dse.imports.model import read
+
+        dataset = data.load(data_name or "digits", data_dir)
+        return of_module(model, read(Path(model)).module, dataset)
     if ":" in model:
         module, dataset = _call_factory(model)
         if data_name is not None and data_name != dataset.name:
             dataset = data.load(data_name, data_dir)
-        _check_module(model, module.eval(), dataset)
-        return Subject(model=model, module=module, dataset=dataset)
+        return of_module(model, module, dataset)
     if model not in zoo.ARCHITECTURES:
-        raise unknown_name("model", model, zoo.ARCHITECTURES, see="; or your own as package.module:factory")
+        raise unknown_name("model", model, zoo.ARCHITECTURES, see="; or your own as package.module:factory, or FILE.onnx")
     dataset = data.load(data_name or "digits", data_dir)
     return Subject(model=model, module=zoo.load(model, dataset), dataset=dataset)
+
+
+def of_module(model: str, module: nn.Module, dataset: Dataset) -> Subject:
+    """Return a user's module as a subject; raises ``BitatlasError`` where it does not fit the data."""
+    _check_module(model, module.eval(), dataset)
+    return Subject(model=model, module=module, dataset=dataset)
 
 
 def _check_module(model: str, module: nn.Module, dataset: Dataset) -> None:

@@ -53,9 +53,9 @@ def uniform_level(c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def uniform_code(c, mask):  # type: ignore[no-untyped-def]
-    """Return the whole number nearest to ``c`` in two's complement."""
-    return np.int32(float_bits(np.float32(c + ROUND_TO_INTEGER)) & mask)
+def uniform_code(c, zero, mask):  # type: ignore[no-untyped-def]
+    """Return the whole number nearest to ``c``, plus the code of zero, in two's complement."""
+    return np.int32(np.int32(float_bits(np.float32(c + ROUND_TO_INTEGER)) + zero) & mask)
 
 
 @compiled

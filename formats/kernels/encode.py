@@ -26,11 +26,12 @@ from formats.kernels.table import table_codes
 @compiled
 def _uniform(x, scale, p, codes):  # type: ignore[no-untyped-def]
     low, high, mask = p.low, p.high, np.int32((1 << p.bits) - 1)
+    zero = np.int32(p.zero)
     worst = np.int32(0)
     for i in range(len(x)):
         q = x[i] / scale_at(scale, i)
         worst = max(worst, np.int32(float_bits(q) & MAGNITUDE))
-        codes[i] = uniform_code(min(max(q, low), high), mask)
+        codes[i] = uniform_code(min(max(q, low), high), zero, mask)
     return worst
 
 

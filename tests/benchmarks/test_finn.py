@@ -1,8 +1,6 @@
 """How FINN's nodes are told apart and compared; FINN itself runs only in the benchmark."""
 
 import csv
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,45 +134,12 @@ def test_the_networks_run_and_are_traced_layer_by_layer(name: str) -> None:
     assert len(build(name, network, shape).layers) == len(weighted)
 
 
-def test_a_folder_of_something_else_is_not_made_an_environment(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    with pytest.raises(
-        BitatlasError, match=r"^--environment must be a virtual environment, a folder to be made or an empty one, not "
-    ):
-        finn.environment(tmp_path)
-
-
-def test_an_environment_is_made_once(tmp_path: Path) -> None:
-    (tmp_path / "finished").write_text(finn.FINN)
-    assert finn.environment(tmp_path) == tmp_path / "bin" / "python"
-
-
-def test_a_failure_of_finn_is_reported_with_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "finn_steps.py").write_text("import sys; sys.exit('no such operator')")
-    monkeypatch.setattr(finn, "HERE", tmp_path)
-    with pytest.raises(BitatlasError, match=r"^FINN's steps must succeed, not fail:\nno such operator$"):
-        finn.estimates(Path(sys.executable), [], tmp_path)
-
-
-def test_requests_and_replies_are_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "finn_steps.py").write_text("import sys, shutil; shutil.copy(sys.argv[1], sys.argv[2])")
-    monkeypatch.setattr(finn, "HERE", tmp_path)
-    assert finn.estimates(Path(sys.executable), [{"model": "a.onnx", "fps": 1}], tmp_path) == [{"model": "a.onnx", "fps": 1}]
-
-
-def test_the_steps_need_nothing_of_this_project() -> None:
-    """They run where it is not installed: nothing beyond the standard library is imported before FINN is."""
-    code = "import sys, runpy; runpy.run_path(sys.argv[1]); print(sorted({'formats', 'numpy', 'torch'} & set(sys.modules)))"
-    ran = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(finn.HERE / "finn_steps.py")], capture_output=True, text=True, check=True
-    )
-    assert json.loads(ran.stdout.replace("'", '"')) == []
-
-
-def test_every_requirement_has_an_exact_version() -> None:
-    lines = [line for line in (finn.HERE / "finn_requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines
-    assert all(line.count("==") == 1 and "finn" not in line for line in lines), "FINN is installed without what it asks for"
+def test_a_failure_of_a_step_names_it_and_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = [{"failed": "step_streamline", "message": "no such operator", "software": []}]
+    monkeypatch.setattr(finn, "run_steps", lambda python, requests, folder: replies)
+    message = r"^FINN's steps must succeed, not fail \(step_streamline: no such operator\): a.onnx$"
+    with pytest.raises(BitatlasError, match=message):
+        finn.estimates(Path(sys.executable), [{"model": "a.onnx"}], tmp_path)
 
 
 @pytest.mark.parametrize("cycles", [1151, 1152])

@@ -9,7 +9,6 @@ from dse.assignment import LayerAssignment, parse_quantizer, read
 from dse.cli import main
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import qdq, runtime
 from formats import BitatlasError
 
 MIXES = [
@@ -83,34 +82,6 @@ def test_a_choice_for_one_format_keeps_it_where_values_are_never_negative(resnet
     activation = parse_quantizer("binary:tensor:xnor", "activation")
     layers = resnet8.preparation.uniform("m", "d", parse_quantizer("int4", "weight"), activation).layers
     assert {str(layer.activation) for layer in layers.values()} == {"binary:tensor:xnor"}
-
-
-@pytest.mark.parametrize(
-    ("weight", "activation"),
-    [
-        ("int4:channel:mse:e8m0", "uint8:tensor:mse:power_of_two"),
-        ("nf4:group64:absmax:double", "lloydfit4"),
-        ("ternary:channel:twn", "tanq8"),
-        ("llmfp4", "llmfp6"),
-    ],
-)
-def test_what_is_a_format_with_scales_is_exported(resnet8: Experiment, weight: str, activation: str) -> None:
-    preparation = resnet8.preparation
-    assignment = preparation.uniform("m", "d", parse_quantizer(weight, "weight"), parse_quantizer(activation, "activation"))
-    model = qdq.export(preparation, assignment, resnet8.subject.dataset.sample_shape)
-    images = resnet8.split("validation").images[:40]
-    found = runtime.compare(runtime.run(model.SerializeToString(), images), quantized_logits(preparation, assignment, images))
-    runtime.check(found, "resnet8")
-
-
-@pytest.mark.parametrize("text", ["tritplanes:group32", "mxfp4:block:absmax", "pcdvq_d8_m2:channel", "int4:block4x8:mse"])
-def test_what_cannot_be_exported_is_named_with_its_layer(resnet8: Experiment, text: str) -> None:
-    preparation = resnet8.preparation
-    assignment = preparation.uniform("m", "d", parse_quantizer(text, "weight"), parse_quantizer("int8", "activation"))
-    with pytest.raises(BitatlasError) as caught:
-        qdq.export(preparation, assignment, resnet8.subject.dataset.sample_shape)
-    said = "weight must be a format with scales by tensor, channel or group to be exported"
-    assert str(caught.value) == f"{said}, not {text} (layer 'stem')"
 
 
 def test_an_assignment_with_methods_survives_its_file(resnet8: Experiment, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from dse.searching import search
 from dse.settings import SearchSettings, merge
 from dse.space import Space
 from formats import BitatlasError
+from hwmodels.cost import CostModel
 from hwmodels.fpga.pipeline import Target
 
 SETTINGS = SearchSettings(
@@ -38,7 +40,8 @@ SETTINGS = SearchSettings(
 _prepared: dict[tuple[object, ...], Experiment] = {}
 
 
-def _prepare_once(subject: Subject, cycles: int, target: Target | None) -> Experiment:
+def _prepare_once(subject: Subject, cycles: int, target: Target | None, gpus: Sequence[CostModel]) -> Experiment:
+    assert not gpus
     key = (subject.model, subject.dataset.name, cycles, str(target), os.environ["BITATLAS_CACHE"])
     if key not in _prepared:
         _prepared[key] = prepare(subject, cycles, target=target)

@@ -326,3 +326,42 @@ def test_what_leaves_no_usable_scale_is_refused(value):
 @pytest.mark.parametrize("text", ["percentile99.99999", "percentile0.00001", "percentile100", "percentile99.9"])
 def test_a_percentile_keeps_its_digits(text):
     assert str(ScaleChoice.parse(text)) == text
+
+
+def test_a_given_scale_is_taken_whatever_the_values_are():
+    rows = np.stack([normal(7), np.zeros(7, np.float32), normal(7, spread=1e6)])
+    np.testing.assert_array_equal(ScaleChoice.parse("at0.0123").scales(INT4, rows), np.full(3, np.float32(0.0123)))
+    np.testing.assert_array_equal(ScaleChoice.parse("at1,0.5,1e-30").scales(INT4, rows), np.float32([1, 0.5, 1e-30]))
+
+
+@pytest.mark.parametrize("text", ["at0.0123", "at1e-05,0.25,3.4028235e+38", "at0.1", "at7.0"])
+def test_given_scales_round_trip(text):
+    assert str(ScaleChoice.parse(text)) == text
+
+
+def test_given_scales_are_written_as_the_shortest_decimals_of_float32():
+    scales = np.random.default_rng(0).integers(1, 0x7F800000, 1000, dtype=np.uint32).view(np.float32)
+    choice = ScaleChoice.at(scales)
+    assert ScaleChoice.parse(str(choice)) == choice
+    np.testing.assert_array_equal(np.float32(choice.given), scales)
+    assert str(ScaleChoice.parse("at0.100000001490116")) == "at0.1"
+
+
+@pytest.mark.parametrize(("text", "found"), [("at0", "0.0"), ("at1e39", "1e+39"), ("at1,0.0,2", "0.0"), ("at1e-50", "1e-50")])
+def test_a_given_scale_is_finite_and_positive(text, found):
+    with pytest.raises(ValueError, match=exactly(f"scale given must be finite and positive, not {found}")):
+        ScaleChoice.parse(text)
+
+
+def test_given_scales_are_as_many_as_the_groups():
+    with pytest.raises(ValueError, match=exactly("scales given must be 3, one for each group of values, or one for all, not 2")):
+        ScaleChoice.parse("at1,2").scales(INT4, np.ones((3, 4), np.float32))
+
+
+def test_a_storage_may_not_change_a_given_scale():
+    rows = np.ones((2, 4), np.float32)
+    power_of_two = ScaleStorage.parse("power_of_two")
+    held = ScaleChoice.parse("at0.25,4").stored(INT4, rows, power_of_two)
+    np.testing.assert_array_equal(held.decode(), np.float32([0.25, 4]))
+    with pytest.raises(ValueError, match=exactly("scale given must be one that power_of_two holds, not 0.3; nearest: 0.25")):
+        ScaleChoice.parse("at0.25,0.3").stored(INT4, rows, power_of_two)

@@ -140,19 +140,19 @@ def test_operators_without_a_whole_number_form_are_named(prepare, uniform, funct
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        ("int4:group4:absmax", r"not int4:group4:absmax; nearest: FORMAT:channel:mse \(layer 'stem'\)$"),
-        ("mxfp4", r"not mxfp4:block:absmax; nearest: FORMAT:channel:mse \(layer 'stem'\)$"),
+        ("int4:group4:absmax", r"not int4:group4:absmax, for sums of whole numbers \(layer 'stem'\); nearest: FORMAT:channel:mse$"),
+        ("mxfp4", r"not mxfp4:block:absmax, for sums of whole numbers \(layer 'stem'\); nearest: FORMAT:channel:mse$"),
     ],
 )
 def test_weights_whose_products_have_several_units_are_refused(residual: Preparation, uniform, weight: str, message: str) -> None:
-    with pytest.raises(BitatlasError, match="weight must have scales by tensor or channel for sums of whole numbers, " + message):
+    with pytest.raises(BitatlasError, match="^weight must have scales by tensor or channel, " + message):
         compile_program(residual, uniform(residual, weight, "int8"))
 
 
 def test_factors_beside_the_codes_are_refused(residual: Preparation, uniform) -> None:
     assignment = uniform(residual, "int4", "int8")
     layers = {name: replace(layer, steps=("lorc",)) for name, layer in assignment.layers.items()}
-    with pytest.raises(BitatlasError, match=r"not have factors beside them by lorc \(layer 'stem'\)$"):
+    with pytest.raises(BitatlasError, match=r"not have factors beside them by lorc, for sums of whole numbers \(layer 'stem'\)$"):
         compile_program(residual, replace(assignment, layers=layers))
 
 

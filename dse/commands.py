@@ -117,7 +117,8 @@ def export(options: argparse.Namespace) -> None:
     names = export_targets.parse(options.target)  # what is wrong with the options comes before the work
     experiment, assignment = open_assignment(options)
     found = export_checked(experiment, assignment, options.out, names)
-    print(f"not run: {found}" if isinstance(found, str) else f"onnxruntime against the emulator on validation: {found}")
+    client = "qonnx" if "qonnx" in names else "onnxruntime"
+    print(f"not run: {found}" if isinstance(found, str) else f"{client} against the emulator on validation: {found}")
     print(f"wrote {options.out}")
 
 

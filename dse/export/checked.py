@@ -1,4 +1,4 @@
-"""Exports as files: written whole or not at all, and run by onnxruntime against the emulator before they take their place."""
+"""Exports as files: written whole or not at all, and run by another program against the emulator before they take their place."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +9,35 @@ import onnx
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import runtime, targets
+from dse.export import qonnx_operators, runtime, targets
+from dse.flows import qonnx_execution
 from hwmodels.files import replaced
 
 
 def export_checked(
     experiment: Experiment, assignment: Assignment, path: Path, names: Sequence[str] = targets.DEFAULT
 ) -> runtime.Agreement | str:
-    """Export an assignment to a file that agrees with the emulator on the validation split, as far as onnxruntime can run it.
+    """Export an assignment to a file that agrees with the emulator on the validation split, as far as another program can run it.
 
-    Returns how far the two agree; where onnxruntime cannot run the file, why. Raises ``BitatlasError``, leaving no file, where more
-    predictions differ than ``runtime.TOLERANCE`` allows; a single bit is too much for integers.
+    QONNX is run by qonnx, all else by onnxruntime. Returns how far the two agree; where neither can run the file, why. Raises
+    ``BitatlasError``, leaving no file, where more predictions differ than ``runtime.TOLERANCE`` allows; a single bit is too much
+    for integers.
     """
     model = targets.export(experiment, assignment, names)
     with replaced(path) as temporary:
         onnx.save(model, temporary)
-        obstacle = runtime.obstacle(model)
-        if obstacle:
-            return obstacle
-        if tuple(names) == (targets.INTEGER,):
-            return _compare_integers(temporary.read_bytes(), experiment, assignment)
         images = experiment.split("validation").images
-        reference = quantized_logits(experiment.preparation, assignment, images)
-        agreement = runtime.compare(runtime.run(temporary, images), reference)
+        if any(imported.domain == qonnx_operators.DOMAIN for imported in model.opset_import):
+            if model.functions:
+                return "no one program runs both operators of QONNX and functions of a model"
+            found = qonnx_execution.run(model, images)
+        elif obstacle := runtime.obstacle(model):
+            return obstacle
+        elif tuple(names) == (targets.INTEGER,):
+            return _compare_integers(temporary.read_bytes(), experiment, assignment)
+        else:
+            found = runtime.run(temporary, images)
+        agreement = runtime.compare(found, quantized_logits(experiment.preparation, assignment, images))
         runtime.check(agreement, f"{assignment.model} on {assignment.data}")
     return agreement
 

@@ -63,7 +63,8 @@ def _specimen(layer: Layer, role: Role, quantizer: TensorQuantizer) -> Filling |
             return None
         return ActivationQuantizer(format=quantizer.format, scale=1.0, operand=operand, scratch=Scratch())
     assert layer.weight is not None
-    encoded = quantizer.encode(layer.weight[:1])
+    given = isinstance(quantizer, Quantizer) and quantizer.choice.name == "at"  # scales of its own for each channel
+    encoded = quantizer.encode(layer.weight if given else layer.weight[:1])
     if isinstance(encoded, QuantizedTensor) and encoded.quantizer != quantizer:
         return None  # a method that looks for a format
     return StoredWeight(prepared=PreparedWeight(encoded=encoded), values=torch.from_numpy(encoded.decode()))

@@ -7,6 +7,7 @@ import onnx
 
 from dse.assignment import Assignment
 from dse.export import qonnx_operators
+from dse.flows.finn_graph import QUANTIZERS
 from dse.network import Fillings, Network
 from dse.quantize import ActivationQuantizer, StoredWeight
 from formats import Format
@@ -14,7 +15,9 @@ from formats.errors import BitatlasError, InvalidValueError
 from formats.quantizer import QuantizedTensor
 
 #: operators of a prepared graph that FINN has hardware for, or moves into it
-OPERATORS = ("Add", "BipolarQuant", "Conv", "Flatten", "Identity", "MatMul", "MaxPool", "Mul", "Quant", "Relu", "Reshape")
+OPERATORS = ("Add", "BipolarQuant", "Conv", "Flatten", "Identity", "MatMul", "MaxPool", "Mul", "MultiThreshold", "Quant", "Reshape")
+#: bits of an activation that FINN makes thresholds for
+THRESHOLD_BITS = 8
 _SILENT = "FINN leaves it in software without a word"
 
 
@@ -28,6 +31,9 @@ def check_quantizers(network: Network, assignment: Assignment, fillings: Filling
         assert isinstance(activation, ActivationQuantizer)
         assert isinstance(weight, StoredWeight)
         _check_format("activation", activation.format, qonnx_operators.operator(activation.format), where)
+        if activation.format.bits > THRESHOLD_BITS:
+            found = f"{activation.format.bits} ({activation.format.name})"
+            raise InvalidValueError(f"bits of an activation for finn must be at most {THRESHOLD_BITS}, not {found} {where}")
         encoded, chosen = weight.encoded, assignment.layers[layer.name].weight
         if weight.prepared.low_rank is not None or not isinstance(encoded, QuantizedTensor):
             raise InvalidValueError(f"weight for finn must be codes of one format, not {chosen}; nearest: int4 {where}")
@@ -52,22 +58,18 @@ def check_operators(model: onnx.ModelProto, network: Network) -> None:
     """Raise ``BitatlasError`` for an operator of a prepared graph that cannot become hardware, naming the layer before it."""
     names = {layer.name for layer in network.layers}
     stored = {tensor.name for tensor in model.graph.initializer}
+    stored |= {node.output[0] for node in model.graph.node if node.op_type in QUANTIZERS and node.input[0] in stored}
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         reason = ""
-        if node.op_type not in OPERATORS:
+        if node.op_type == "Relu":
+            reason = "a ReLU for finn must be quantized before anything else reads it, not be read in float"
+        elif node.op_type not in OPERATORS:
             reason = f"operator of a network for finn must be one of {', '.join(OPERATORS)}, not {node.op_type}"
         elif node.op_type in ("Add", "Mul") and not stored & set(node.input):
             reason = f"{node.op_type} for finn must be of a computed and a stored tensor, not of two computed ones"
-        elif node.op_type == "Relu" and not _all_quantized(model, node):
-            reason = "a ReLU for finn must be quantized before anything else reads it, not be read in float"
         if reason:
             raise BitatlasError(f"{reason} ({_place(node, producers, names)})")
-
-
-def _all_quantized(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    readers = [other for other in model.graph.node if node.output[0] in other.input]
-    return bool(readers) and all(other.op_type in ("Quant", "BipolarQuant") for other in readers)
 
 
 def _place(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], names: set[str]) -> str:

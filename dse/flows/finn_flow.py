@@ -95,7 +95,7 @@ def build(experiment: Experiment, assignment: Assignment, settings: Settings, py
 
     network, fillings = fillings_of(experiment.preparation, assignment)
     finn_conditions.check_quantizers(network, assignment, fillings)
-    prepared = finn_graph.prepare(targets.export(experiment, assignment, ("qonnx",)))
+    prepared = finn_graph.prepare(targets.export(experiment, assignment, ("qonnx",)), fillings)
     finn_conditions.check_operators(prepared.model, network)
     images = experiment.split("validation").images[:SAMPLES]
     with project_folder(out) as folder, tempfile.TemporaryDirectory() as scratch:

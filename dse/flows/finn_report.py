@@ -101,13 +101,16 @@ def summary(outcome: "Outcome") -> str:
     matrices = sum(bool(node["layer"]) for node in outcome.nodes)
     given = outcome.prepared
     codes = f"codes of {given.input_type}, each worth {given.input_scale:g}" if given.input_type else "float32"
-    return "  \n".join(
-        [
-            f"{settings.device.part} at {settings.clock_mhz:g} MHz; input: {codes}",
-            f"all {matrices} layers are matrix units in FINN, {len(outcome.nodes)} nodes in all",
-            f"frames a second: {performance[_THROUGHPUT]:.6g}, slowest node {performance[_SLOWEST]}, latency "
-            f"{performance[_LATENCY]} cycles at most",
-            "estimated: " + ", ".join(f"{name} {amount:g}" for name, amount in found.items()),
-            f"FINN's streamlined network, run by qonnx, against the emulator: {outcome.agreement}",
-        ]
-    )
+    lines = [
+        f"{settings.device.part} at {settings.clock_mhz:g} MHz; input: {codes}",
+        f"all {matrices} layers are matrix units in FINN, {len(outcome.nodes)} nodes in all",
+        f"frames a second: {performance[_THROUGHPUT]:.6g}, slowest node {performance[_SLOWEST]}, latency "
+        f"{performance[_LATENCY]} cycles at most",
+        "estimated: " + ", ".join(f"{name} {amount:g}" for name, amount in found.items()),
+        f"FINN's streamlined network, run by qonnx, against the emulator: {outcome.agreement}",
+    ]
+    if not all(layer.whole_numbers for layer in outcome.assignment.layers.values()):
+        lines.append(
+            "accumulators that are float32 leave biases between the steps of sums: for equality to the last bit they must be exact"
+        )
+    return "  \n".join(lines)

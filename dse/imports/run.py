@@ -74,7 +74,7 @@ def compared(path: Path, experiment: Experiment, imported: Imported) -> str:
     try:
         if client == "qonnx":
             images = images[:QONNX_SAMPLES]
-            logits = qonnx_execution.run(model, images)
+            logits = qonnx_execution.run(model, images, _batch(model))
         else:
             logits = runtime.run(model.SerializeToString(), images, _batch(model))
     except Exception as error:  # whatever the client raises: the model is others', and so is the client

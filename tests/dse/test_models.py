@@ -92,7 +92,8 @@ def test_weights_that_do_not_fit_are_named(broken: Path, digits: Dataset) -> Non
 
 
 def test_an_unknown_model_names_the_nearest_and_the_way_to_ones_own() -> None:
-    message = "model must be a known name, not 'resnet'; nearest: resnet8, mobilenet; or your own as package.module:factory"
+    own = "or your own as package.module:factory, or FILE.onnx"
+    message = f"model must be a known name, not 'resnet'; nearest: resnet8, mobilenet; {own}"
     with pytest.raises(KeyError, match=f"^{re.escape(message)}$"):
         loading.load("resnet", "digits")
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,16 @@ def test_a_weight_that_a_target_cannot_hold_is_refused_before_any_is_prepared(
     monkeypatch.delattr(WeightPreparer, "prepare")
     found = refusal(resnet8, uniform(resnet8, text, "int8"), "qdq")
     assert found == f"weight exported by qdq must be {HELD}, not {text} (layer 'stem'); targets that can: {others}"
+
+
+@pytest.mark.parametrize("names", [("qdq",), ("codebook",), ("qonnx",)])
+def test_scales_that_are_given_for_each_channel_are_written(resnet8: Experiment, uniform: Uniform, names: tuple[str, ...]) -> None:
+    given = uniform(resnet8, "int8:channel:mse", "int8")
+    weight = resnet8.preparation.network.layer("stem").weight
+    assert weight is not None
+    scales = ",".join(str(0.01 + number / 1024) for number in range(len(weight)))
+    layer = replace(given.layers["stem"], weight=Quantizer.parse(f"int8:channel:at{scales}"))
+    targets.export(resnet8, replace(given, layers={**given.layers, "stem": layer}), names)
 
 
 def test_an_activation_that_a_target_does_not_round_to_is_refused_before_any_weight_is_prepared(

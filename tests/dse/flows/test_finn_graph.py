@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+import formats
 from dse import cli
 from dse.assignment import Assignment, parse_quantizer
 from dse.evaluate import quantized_logits
@@ -30,26 +31,45 @@ def test_a_prepared_graph_gives_the_emulators_answers_from_codes(
 ) -> None:
     experiment = make_experiment(name)
     assignment = uniform(experiment, *POWERS)
-    prepared = finn_graph.prepare(targets.export(experiment, assignment, ("qonnx",)))
-    assert (prepared.input_type, prepared.input_scale) == ("UINT4", 0.0625)
     network, fillings = fillings_of(experiment.preparation, assignment)
+    prepared = finn_graph.prepare(targets.export(experiment, assignment, ("qonnx",)), fillings)
+    assert (prepared.input_type, prepared.input_scale) == ("UINT4", 0.0625)
     images = experiment.split("validation").images[:20]
     given = finn_flow._given(prepared, network, fillings, images)
     assert set(np.unique(given)) <= set(range(16))
     expected = quantized_logits(experiment.preparation, assignment, images)
     np.testing.assert_array_equal(qonnx_execution.run(prepared.model, given, batch=1), expected)
-    readers = {node.output[0]: node for node in prepared.model.graph.node}
-    stored = {tensor.name for tensor in prepared.model.graph.initializer}
-    quantizers = [node for node in prepared.model.graph.node if node.op_type == "Quant" and node.input[0] not in stored]
-    assert quantizers
-    assert all(readers[node.input[0]].op_type in ("Relu", "Add", "Conv") for node in quantizers)
+    operators = [node.op_type for node in prepared.model.graph.node]
+    assert "Relu" not in operators
+    assert operators.count("MultiThreshold") == len(network.layers) - 1
+    producers = {node.output[0]: node.op_type for node in prepared.model.graph.node}
+    sources = [producers[node.input[0]] for node in prepared.model.graph.node if node.op_type == "MultiThreshold"]
+    assert set(sources) <= {"Add", "Conv", "MatMul"}
+
+
+@pytest.mark.parametrize("unit", [0, 0.25 / 8])
+@pytest.mark.parametrize("name", ["uint4", "int4", "int3_narrow", "ternary", "binary", "uint1", "int8"])
+def test_thresholds_round_as_the_format_does(name: str, unit: float) -> None:
+    fmt, scale = formats.scalar(name), np.float32(0.25)
+    x = np.arange(-600, 600, dtype=np.float32) / 8 * scale
+    if not unit:
+        x = np.append(x, np.random.default_rng(0).normal(size=2000).astype(np.float32) * 8)
+    for after_relu in (False, True):
+        if name == "binary" and after_relu:
+            continue
+        thresholds, first, kind = finn_graph.thresholds_of(fmt, scale, after_relu, unit)
+        steps = (x[:, np.newaxis] >= thresholds).sum(axis=1)
+        expected = fmt.quantize(np.maximum(x, 0) if after_relu else x, scale)
+        np.testing.assert_array_equal((steps * (2 if name == "binary" else 1) + first) * scale, expected)
+        assert kind.startswith("U" if after_relu or not fmt.signed else ("INT", "BIPOLAR"))
 
 
 def test_equal_quantizers_become_one(make_experiment: MakeExperiment, uniform: Uniform) -> None:
     experiment = make_experiment("resnet8")
-    prepared = finn_graph.prepare(targets.export(experiment, uniform(experiment, *POWERS), ("qonnx",)))
-    stored = {tensor.name for tensor in prepared.model.graph.initializer}
-    sources = [node.input[0] for node in prepared.model.graph.node if node.op_type == "Quant" and node.input[0] not in stored]
+    assignment = uniform(experiment, *POWERS)
+    _, fillings = fillings_of(experiment.preparation, assignment)
+    prepared = finn_graph.prepare(targets.export(experiment, assignment, ("qonnx",)), fillings)
+    sources = [node.input[0] for node in prepared.model.graph.node if node.op_type == "MultiThreshold"]
     assert len(sources) == len(set(sources)) == 7  # of ten layers, two pairs read one tensor, and the first takes codes
 
 

@@ -54,7 +54,7 @@ class Import:
         model = onnx.load(self.path)
         model.ir_version = min(model.ir_version, 10)
         if any(node.domain.startswith("qonnx") for node in model.graph.node):
-            return qonnx_execution.run(model, self.images)
+            return qonnx_execution.run(model, self.images, self.model.graph.batch or 64)
         return runtime.run(model.SerializeToString(), self.images, self.model.graph.batch or 64)
 
     def assert_same(self, step: float = 0.0) -> None:

@@ -1,0 +1,43 @@
+"""Where kernels run: on a CUDA device that their tensor cores are made for, or in Triton's interpreter."""
+
+import torch
+import triton
+from triton.runtime.interpreter import InterpretedFunction
+
+from formats.errors import InvalidValueError
+
+#: least compute capability: bfloat16 on tensor cores
+LEAST_CAPABILITY = (8, 0)
+
+
+@triton.jit
+def _probe():  # type: ignore[no-untyped-def]
+    """Show by its type what ``triton.jit`` makes of functions."""
+
+
+#: whether kernels are interpreted: settled when they are first imported
+INTERPRETED = isinstance(_probe, InterpretedFunction)
+
+
+def device() -> torch.device:
+    """Return where operands of kernels lie; ``ValueError`` without a CUDA device of at least compute capability 8.0."""
+    if INTERPRETED:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        slowly = "TRITON_INTERPRET=1, set beforehand, runs it slowly in the interpreter"
+        raise InvalidValueError(f"a GPU kernel must run on CUDA, not without: torch finds no device; {slowly}")
+    found = torch.device("cuda", torch.cuda.current_device())
+    check_capability(torch.cuda.get_device_name(found), torch.cuda.get_device_capability(found))
+    return found
+
+
+def check_capability(name: str, capability: tuple[int, int]) -> None:
+    """Refuse a device whose tensor cores lack bfloat16."""
+    if capability < LEAST_CAPABILITY:
+        least, found = (".".join(map(str, version)) for version in (LEAST_CAPABILITY, capability))
+        raise InvalidValueError(f"compute capability of a GPU must be at least {least}, not {found}: {name}")
+
+
+def multiprocessors() -> int:
+    """Return how many multiprocessors the device has; 1 in the interpreter, which runs one program at a time."""
+    return 1 if INTERPRETED else torch.cuda.get_device_properties(device()).multi_processor_count

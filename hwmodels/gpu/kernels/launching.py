@@ -1,0 +1,94 @@
+"""How products are cut into tiles and launched, and what their operands must be like."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from numpy.typing import ArrayLike
+from triton.runtime.interpreter import InterpretedFunction
+
+from formats.errors import InvalidTypeError, InvalidValueError
+from hwmodels.gpu.kernels.operands import tile_place
+
+#: streaming multiprocessors that a launch should fill where the device is not asked: those of H100 and H200
+MULTIPROCESSORS = 132
+#: whether kernels run in Triton's interpreter: settled by TRITON_INTERPRET when they were imported
+INTERPRETED = isinstance(tile_place, InterpretedFunction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """The part of a product that one program computes, and how it is compiled."""
+
+    rows: int
+    columns: int
+    #: of the depth at a time
+    depth: int
+    warps: int = 4
+    stages: int = 3
+    #: programs that share the depth of one tile
+    splits: int = 1
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what a product's kernel is launched with."""
+        return {
+            "BLOCK_M": self.rows,
+            "BLOCK_N": self.columns,
+            "BLOCK_K": self.depth,
+            "GROUP": 8,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+            "enable_fp_fusion": False,
+        }
+
+
+def tile_for(rows: int, columns: int, depth: int, operand_bytes: int) -> Tile:
+    """Return the tile for a product: few rows share the depth among programs until the device is full.
+
+    ``operand_bytes`` is what the tensor cores take: 1 or 2; a tile's depth is 128 bytes of it, a swizzled line of shared memory.
+    """
+    line = 128 // operand_bytes
+    if rows > 16:
+        height = 32 if rows <= 32 else 64 if rows <= 64 else 128
+        return Tile(rows=height, columns=128, depth=line, warps=8 if height == 128 else 4)
+    tiles = triton.cdiv(columns, 64)
+    splits = min(triton.cdiv(2 * MULTIPROCESSORS, tiles), max(1, depth // (4 * line)))
+    return Tile(rows=16, columns=64, depth=line, stages=4, splits=splits)
+
+
+def split_depth(depth: int, tile: Tile) -> tuple[int, int]:
+    """Return the depth that each program takes, in whole steps, and the number of programs that share it."""
+    steps = max(1, triton.cdiv(depth, tile.depth))
+    chunk = triton.cdiv(steps, tile.splits)
+    return chunk * tile.depth, triton.cdiv(steps, chunk)
+
+
+def check_operand(what: str, x: torch.Tensor, dtype: torch.dtype | tuple[torch.dtype, ...], depth: int, beside: torch.Tensor) -> None:
+    """Refuse an operand that a product of this depth cannot take, or that does not lie where kernels run."""
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
+    if x.dtype not in dtypes:
+        raise InvalidTypeError(f"{what} must be {' or '.join(str(d) for d in dtypes)}, not {x.dtype}")
+    if x.ndim != 2 or x.shape[1] != depth or not x.is_contiguous():
+        layout = "" if x.is_contiguous() else ", not contiguous"
+        raise InvalidValueError(f"{what} must be contiguous of shape (rows, {depth}), not {tuple(x.shape)}{layout}")
+    check_device(x)
+    if x.device != beside.device:
+        raise InvalidValueError(f"{what} must lie where the weights do, on {beside.device}, not on {x.device}")
+
+
+def check_device(x: torch.Tensor) -> None:
+    """Refuse a tensor outside a CUDA device, unless kernels are interpreted."""
+    if not INTERPRETED and x.device.type != "cuda":
+        advice = "TRITON_INTERPRET=1, set beforehand, runs kernels slowly without one"
+        raise InvalidValueError(f"tensors of a GPU kernel must lie on a CUDA device, not on {x.device}: {advice}")
+
+
+def column_tensor(
+    what: str, given: torch.Tensor | ArrayLike, count: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Return one number for each row or column, from as many or from one for all."""
+    found = torch.as_tensor(given, dtype=dtype, device=device).reshape(-1)
+    if found.numel() not in (1, count):
+        raise InvalidValueError(f"{what} must be one number or {count}, not {found.numel()}")
+    return found.expand(count).contiguous()

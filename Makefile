@@ -1,7 +1,8 @@
 # make demo    the main job on a fresh machine: search formats for every layer of a network, leave a front and an ONNX model
 # make test    ruff, mypy and pytest
 # make test-slow  what takes minutes: entries of the shipped tables synthesised again
-# make test-flows  exports in the hands of qonnx and hls4ml, compiled by g++
+# make test-flows  exports in the hands of qonnx, hls4ml (compiled by g++) and finn-plus
+# make finn-venv  an environment of its own for finn-plus, in the cache folder
 # make finn    cycles and counts beside FINN's own, node by node
 # make bench   speeds, as ratios to named rivals in the same run
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow test-flows finn bench clean
+.PHONY: demo test test-slow test-flows finn finn-venv bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -24,7 +25,10 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow tests
 
-test-flows: $(VENV)/installed-flows
+finn-venv: $(VENV)/installed
+	$(BIN)/python -m dse.flows.finn_environment
+
+test-flows: $(VENV)/installed-flows finn-venv
 	$(BIN)/python -m pytest -m flows tests
 
 finn: $(VENV)/installed-bench

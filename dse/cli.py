@@ -136,13 +136,21 @@ def _cost(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", choices=("fpga",), help="fpga: generate, prove and synthesise multiply-accumulate units")
+    parser.add_argument(
+        "target",
+        choices=("fpga", "gpu"),
+        help="fpga: generate, prove and synthesise multiply-accumulate units; gpu: time kernels on this machine's GPU",
+    )
     parser.add_argument("--weights", metavar="A,B,…", help="weight formats (default: those of the shipped table)")
     parser.add_argument("--activations", metavar="A,B,…", help="activation formats (default: those of the shipped table)")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="table to extend (default: one in the cache folder, used beside the shipped one)"
+        "--out",
+        type=Path,
+        metavar="FILE|DIR",
+        help="fpga: table to extend; gpu: folder of the table (default: the cache folder, used beside what is shipped)",
     )
+    parser.add_argument("--minutes", type=float, metavar="N", help="gpu: time to spend (default: 10); what is left is said")
 
 
 def _rtl(parser: argparse.ArgumentParser) -> None:

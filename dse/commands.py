@@ -97,9 +97,9 @@ def cost(options: argparse.Namespace) -> None:
 
 def calibrate(options: argparse.Namespace) -> None:
     """Run ``dse calibrate``."""
-    from dse import calibrate_fpga
+    from dse import calibrate_fpga, calibrate_gpu
 
-    calibrate_fpga.run(options)
+    {"fpga": calibrate_fpga.run, "gpu": calibrate_gpu.run}[options.target](options)
 
 
 def rtl(options: argparse.Namespace) -> None:

@@ -160,7 +160,7 @@ def read(model: onnx.ModelProto, handlers: Mapping[str, Handler]) -> Graph:
 def _empty(model: onnx.ModelProto) -> Graph:
     proto = model.graph
     constants = {tensor.name: _to_array(tensor) for tensor in proto.initializer}
-    inputs = [value for value in proto.input if value.name not in constants]
+    inputs = proto.input
     if len(inputs) != 1 or len(proto.output) != 1:
         raise BitatlasError(f"model must have one input and one output, not {len(inputs)} and {len(proto.output)}")
     shape = inputs[0].type.tensor_type.shape.dim

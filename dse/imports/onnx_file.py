@@ -12,7 +12,7 @@ LOWEST_OPSET = 13
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """Return the model in a file, with the tensors that lie in files beside it.
+    """Return the model in a file, with the tensors that lie in files beside it; stored tensors are not among its inputs.
 
     Raises ``BitatlasError`` for a file that cannot be read, is no ONNX model or was cut short, for a missing file of tensors and
     for operator sets outside of what is known.
@@ -29,6 +29,10 @@ def read(path: Path) -> onnx.ModelProto:
         raise InvalidValueError(f"file must hold an ONNX model with operators and outputs, not lack them: {path}")
     _check_opset(model, path)
     _load_external(model, path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
     return model
 
 

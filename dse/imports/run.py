@@ -88,6 +88,5 @@ def compared(path: Path, experiment: Experiment, imported: Imported) -> str:
 
 def _batch(model: onnx.ModelProto) -> int:
     """Return the batch that the file fixes, or one of a usual size."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    sizes = next(value for value in model.graph.input if value.name not in stored).type.tensor_type.shape.dim
-    return sizes[0].dim_value or USUAL_BATCH
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    return (sizes[0].dim_value if sizes else 0) or USUAL_BATCH

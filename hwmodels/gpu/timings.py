@@ -46,10 +46,15 @@ COLUMNS = (
 )
 
 
+def file_name(device: GpuDevice) -> str:
+    """Return what a device's table is called."""
+    return f"timings_{device.name}.csv"
+
+
 def path_of(device: GpuDevice) -> Path | None:
     """Return the table of a device: the user's own, else the shipped one, None where there is neither."""
-    name = f"timings_{device.name}.csv"
-    return next((path for path in (cache_directory() / "gpu" / name, SHIPPED / name) if path.exists()), None)
+    folders = (cache_directory() / "gpu", SHIPPED)
+    return next((path for folder in folders if (path := folder / file_name(device)).exists()), None)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from dse.evaluate import quantized_logits
 from dse.experiment import Experiment, prepare
 from dse.export import runtime
 from dse.flows import qonnx_execution
-from dse.imports import assignments
+from dse.imports import assignments, onnx_file
 from dse.imports.assignments import Imported
 from dse.imports.model import ImportedModel, read
 from dse.models.loading import of_module
@@ -51,7 +51,7 @@ class Import:
 
     def own_logits(self) -> NDArray[np.float32]:
         """Logits of the file itself, by onnxruntime or qonnx."""
-        model = onnx.load(self.path)
+        model = onnx_file.read(self.path)
         model.ir_version = min(model.ir_version, 10)
         if any(node.domain.startswith("qonnx") for node in model.graph.node):
             return qonnx_execution.run(model, self.images, self.model.graph.batch or 64)

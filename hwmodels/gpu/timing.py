@@ -1,0 +1,127 @@
+"""How long launches take on a CUDA device: cold, with the second-level cache emptied, and steady, as in a decoding loop.
+
+Steady timings replay a CUDA graph over several copies of the operands that together exceed twice the cache, so that weights come
+from memory as they do in a network, and launches cost what they cost in a graph. Clocks and power are left as they are: candidates
+are timed in turn, several rounds of each, and the median counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from formats.errors import InvalidValueError
+
+#: bytes that are written between cold launches: several times any second-level cache
+FLUSH_BYTES = 256 * 2**20
+#: launches of one cold timing, replays of one steady one
+COLD_LAUNCHES, REPLAYS = 10, 8
+COPY_BYTES = 2**30
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What a bench runs on, for the table."""
+
+    name: str
+    driver: str
+    torch: str
+    triton: str
+
+
+class Bench(Protocol):
+    """Something that times launches."""
+
+    @property
+    def device(self) -> Device:
+        """What it runs on."""
+
+    def cold(self, run: Run) -> list[float]:
+        """Return the seconds of some launches, the cache emptied before each."""
+
+    def steady(self, runs: Sequence[Run]) -> list[float]:
+        """Return the seconds of one launch, in some replays of a graph of them all."""
+
+    def copy_bytes_per_second(self) -> float:
+        """Return the rate of a large copy, reads and writes both counted."""
+
+
+class CudaBench:
+    """The bench of this machine's CUDA device."""
+
+    def __init__(self) -> None:
+        """Take the current device; ``ValueError`` where there is none."""
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InvalidValueError("timings must be taken on a CUDA device, not without: torch finds none")
+        self._torch = torch
+        self._flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda")
+
+    @property
+    def device(self) -> Device:
+        """The device, and the versions that matter."""
+        import triton
+
+        torch = self._torch
+        driver = str(torch._C._cuda_getDriverVersion())
+        return Device(name=torch.cuda.get_device_name(), driver=driver, torch=torch.__version__, triton=triton.__version__)
+
+    def cold(self, run: Run) -> list[float]:
+        """Return the seconds of single launches between events, after the cache was written over."""
+        run()
+        pairs = []
+        for _ in range(COLD_LAUNCHES):
+            self._flush.zero_()
+            begin, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run()
+            end.record()
+            pairs.append((begin, end))
+        self._torch.cuda.synchronize()
+        return [begin.elapsed_time(end) * 1e-3 for begin, end in pairs]
+
+    def steady(self, runs: Sequence[Run]) -> list[float]:
+        """Return the seconds of one launch by replays of a graph, each between events."""
+        torch = self._torch
+        graph = self._captured(runs)
+        graph.replay()
+        found = []
+        for _ in range(REPLAYS):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+            torch.cuda.synchronize()
+            found.append(begin.elapsed_time(end) * 1e-3 / len(runs))
+        return found
+
+    def _captured(self, runs: Sequence[Run]) -> "object":
+        torch = self._torch
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # what is compiled or allocated at the first launch must not fall into the capture
+            for run in runs:
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for run in runs:
+                run()
+        return graph
+
+    def copy_bytes_per_second(self) -> float:
+        """Return the rate of a copy of a gibibyte."""
+        source = self._torch.empty(COPY_BYTES, dtype=self._torch.uint8, device="cuda").random_(0, 255)
+        target = self._torch.empty_like(source)
+        return 2 * COPY_BYTES / float(np.median(self.cold(lambda: target.copy_(source))))
+
+
+def median_and_spread(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the median, and the distance of the quartiles as a share of it."""
+    low, median, high = np.percentile(seconds, (25, 50, 75))
+    return float(median), float((high - low) / median)

@@ -49,10 +49,12 @@ def members(family: Family) -> Iterator[str]:
 
 
 def entries(low: int = 2, high: int = 8) -> list[Entry]:
-    """Return all formats whose codes have ``low`` to ``high`` bits, in the registry's order."""
+    """Return all formats whose codes have ``low`` to ``high`` bits, in the registry's order, without zero points."""
     found: list[Entry] = []
     first: dict[object, str] = {}
     for family in FAMILIES:
+        if family.ranges_by_first is not None:
+            continue  # integers shifted by a zero point, of which there are as many as codes
         for name in members(family):
             fmt = get(name)
             if not low <= fmt.bits <= high:

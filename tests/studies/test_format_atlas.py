@@ -118,7 +118,8 @@ def test_every_family_has_its_members(table: pd.DataFrame) -> None:
     names = [entry.name for entry in entries()]
     assert len(set(names)) == len(names)
     wide = {"bfloat16", "float16", "binary"}  # of 16 bits, and of 1
-    assert {entry.family for entry in entries()} == {family.pattern for family in FAMILIES} - wide
+    shifted = {"uint{b}_zero{z}", "int{b}_zero{z}"}  # integers again
+    assert {entry.family for entry in entries()} == {family.pattern for family in FAMILIES} - wide - shifted
     expected = {f"e{e}m{width - 1 - e}" for width in range(2, 9) for e in range(1, width)}
     assert {entry.name for entry in entries() if entry.family == "e{E}m{M}"} == expected
     expected = {f"ue{e}m{width - e}" for width in range(2, 9) for e in range(1, width + 1)}

@@ -7,19 +7,21 @@ mixed formats, both found by a search on digits. FINN runs where its environment
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import pandas as pd
 from tqdm import tqdm
 
 from dse.results import code_version
 from formats.errors import require
-from hwmodels.files import replaced, write_text
+from hwmodels.files import write_text
 from studies import command, export_flows_data, provenance
+from studies.mac_costs_figures import save
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COMMAND = "python -m studies.export_flows"
 REPORT = Path("reports/export_flows")
@@ -31,7 +33,7 @@ def page(frame: pd.DataFrame, subjects: list[str], made_by: str) -> str:
     """Return the report's text."""
     refused = frame["result"].str.startswith("refused")
     ran = frame[~refused & ~frame["result"].str.startswith("not run")]
-    shown = frame.drop(columns=["kinds", "functions"]).fillna("")
+    shown = frame.drop(columns=["kinds", "functions"]).astype(object).fillna("")
     return "\n".join(
         [
             "# Searched assignments in the hands of other programs",
@@ -44,7 +46,8 @@ def page(frame: pd.DataFrame, subjects: list[str], made_by: str) -> str:
             "",
             "*onnxruntime* and *qonnx* run the whole validation split (300 samples); hls4ml's project is compiled by g++ and run "
             f"on {export_flows_data.SAMPLES} samples put on its input's grid; finn-plus runs its estimate-only steps, and its "
-            "streamlined network is run by qonnx. Agreement is with the emulator.",
+            "streamlined network is run by qonnx. Agreement is with the emulator. In whole numbers a bias is a multiple of the "
+            "accumulator's LSB, which is coarse where activations have 2 bits: the searches of *mixed* did not know that.",
             "",
             provenance.markdown(shown),
             "",
@@ -91,14 +94,15 @@ def write_sizes(path: Path, frame: pd.DataFrame) -> None:
     """Draw how large the files are that each target makes."""
     sizes = frame.dropna(subset=["KiB"]).drop_duplicates(["model", "assignment", "target"])
     wide = sizes.assign(name=sizes["model"] + ", " + sizes["assignment"]).pivot(index="name", columns="target", values="KiB")
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    save(path, partial(_sizes, wide=wide), (9, 4))
+
+
+def _sizes(figure: "Figure", wide: pd.DataFrame) -> None:
+    axes = figure.subplots()
     wide.plot.bar(ax=axes, rot=15, width=0.8)
     axes.set(xlabel="", ylabel="exported file [KiB]", title="Size by target")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(title="target")
-    with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
 def _summary(subject: export_flows_data.Subject) -> str:

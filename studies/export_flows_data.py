@@ -127,7 +127,11 @@ def _integers(subject: Subject, model: onnx.ModelProto, scratch: Path) -> str:
     images = _images(subject)
     equal = (integer.run(model.SerializeToString(), program, images) == program.run(images)).all(axis=1)
     exact = f"bit for bit equal to the hardware mode on {int(equal.sum())} of {len(equal)} samples"
-    return f"{exact}; fake quantization: {_against_emulator(subject, program.logits(images))}"
+    logits, whole = program.logits(images), subject.assignment.in_whole_numbers()
+    same = runtime.compare(logits, quantized_logits(subject.experiment.preparation, whole, images))
+    if whole == subject.assignment:
+        return f"{exact}; fake quantization: {same}"
+    return f"{exact}; fake quantization, biases on the same LSBs: {same}; with float biases: {_against_emulator(subject, logits)}"
 
 
 def _qonnx(subject: Subject, model: onnx.ModelProto, scratch: Path) -> str:

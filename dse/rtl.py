@@ -1,10 +1,6 @@
 """``dse rtl``: a generated multiply-accumulate unit, proved equal to the emulator, in a folder of its own."""
 
 import argparse
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +9,7 @@ from formats.arithmetic.accumulator import Accumulator
 from formats.errors import BitatlasError, InvalidValueError, require
 from formats.format import Format
 from formats.names import unknown_name
+from hwmodels.files import replaced_folder
 
 if TYPE_CHECKING:
     from hwmodels.fpga.rtl.requantizer.specification import Requantizer
@@ -33,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
 
     unit = unit_of(options)
     requantizer = requantizer_of(unit, options.output, options.requantizer)
-    with new_folder(options.out) as folder:
+    with replaced_folder(options.out, _refuse_others) as folder:
         proofs = [prove(unit, stimulus(unit), folder)]
         if requantizer is not None:
             (folder / REQUANTIZER).mkdir()
@@ -121,33 +118,11 @@ def prove(design: Any, given: Any, folder: Path) -> Any:
     return verdict
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside ``path`` that takes its place if all goes well, and is removed if not.
-
-    Raises ``BitatlasError`` where ``path`` holds anything that this command does not write.
-    """
-    path = path.absolute()
-    refuse_others(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
-        folder, old = Path(made) / "new", Path(made) / "old"
-        folder.mkdir()
-        yield folder
-        refuse_others(path)
-        if path.exists():
-            path.rename(old)
-        shutil.move(folder, path)
-
-
-def refuse_others(path: Path) -> None:
-    """Raise where there are things at ``path`` that this command has not written."""
-    if path.exists() and not path.is_dir():
-        raise BitatlasError(f"output must be a folder, not a file: {path}")
-    if path.exists():
-        others = sorted(entry.name for entry in path.iterdir() if not _is_own(entry.name))
-        if others:
-            raise BitatlasError(f"output folder must be empty or hold an earlier unit alone, not {others[0]}: {path}")
+def _refuse_others(path: Path) -> None:
+    """Raise where there are things in a folder that this command has not written."""
+    others = sorted(entry.name for entry in path.iterdir() if not _is_own(entry.name))
+    if others:
+        raise BitatlasError(f"output folder must be empty or hold an earlier unit alone, not {others[0]}: {path}")
 
 
 def _is_own(name: str) -> bool:

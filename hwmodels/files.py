@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from formats.errors import BitatlasError
 
 
 def cache_directory() -> Path:
@@ -46,6 +49,32 @@ def replaced(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield a folder beside ``path`` that takes its place if all goes well, and is removed if not.
+
+    ``refuse`` raises for a folder that is there and must not be replaced; a file is refused here, by ``BitatlasError``.
+    """
+    path = path.absolute()
+
+    def check() -> None:
+        if path.exists() and not path.is_dir():
+            raise BitatlasError(f"output must be a folder, not a file: {path}")
+        if path.exists():
+            refuse(path)
+
+    check()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
+        folder, old = Path(made) / "new", Path(made) / "old"
+        folder.mkdir()
+        yield folder
+        check()  # it may have come meanwhile
+        if path.exists():
+            path.rename(old)
+        shutil.move(folder, path)
 
 
 def write_text(path: Path | str, text: str) -> None:

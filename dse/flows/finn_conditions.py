@@ -1,13 +1,12 @@
 """What FINN can make of an assignment, asked before anything is started."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 
 from dse.assignment import Assignment
 from dse.export import qonnx_operators
 from dse.flows.finn_graph import QUANTIZERS
+from dse.flows.places import place
 from dse.network import Fillings, Network
 from dse.quantize import ActivationQuantizer, StoredWeight
 from formats import Format
@@ -69,24 +68,7 @@ def check_operators(model: onnx.ModelProto, network: Network) -> None:
         elif node.op_type in ("Add", "Mul") and not stored & set(node.input):
             reason = f"{node.op_type} for finn must be of a computed and a stored tensor, not of two computed ones"
         if reason:
-            raise BitatlasError(f"{reason} ({_place(node, producers, names)})")
-
-
-def _place(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], names: set[str]) -> str:
-    """Return the layer that a node is, or the nearest one before it."""
-    if node.name in names:
-        return f"layer {node.name!r}"
-    waiting, seen = list(node.input), set()
-    while waiting:
-        name = waiting.pop(0)
-        producer = producers.get(name)
-        if producer is None or name in seen:
-            continue
-        seen.add(name)
-        if producer.name in names:
-            return f"behind layer {producer.name!r}"
-        waiting += producer.input
-    return "before the first layer"
+            raise BitatlasError(f"{reason} ({place(node, producers, names)})")
 
 
 def whole_weights(weight: StoredWeight) -> np.ndarray:

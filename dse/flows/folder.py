@@ -1,34 +1,18 @@
 """The folder that a flow leaves: written whole beside its place, and put there when all is well."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from formats.errors import BitatlasError
+from hwmodels.files import replaced_folder
 
 #: what tells a folder that a flow has left from others
 MARK = "report.json"
 
 
-@contextmanager
-def project_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside ``path`` that takes its place if all goes well, and is removed if not.
-
-    Raises ``BitatlasError`` where there is anything at ``path`` but an empty folder or one that a flow left.
-    """
-    path = path.absolute()
-    refuse_others(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
-        folder, old = Path(made) / "new", Path(made) / "old"
-        folder.mkdir()
-        yield folder
-        refuse_others(path)
-        if path.exists():
-            path.rename(old)
-        shutil.move(folder, path)
+def project_folder(path: Path) -> AbstractContextManager[Path]:
+    """Return a context in which the folder is filled; ``BitatlasError`` where ``path`` holds what no flow has left."""
+    return replaced_folder(path, refuse_others)
 
 
 def refuse_others(path: Path) -> None:

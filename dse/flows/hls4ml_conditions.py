@@ -9,6 +9,7 @@ from onnx import helper
 
 from dse.assignment import Assignment
 from dse.export import qonnx_operators
+from dse.flows.places import place
 from dse.network import Fillings, Layer, Network
 from dse.quantize import ActivationQuantizer, Preparation, StoredWeight
 from formats.errors import BitatlasError, InvalidValueError
@@ -79,7 +80,7 @@ def check_operators(model: onnx.ModelProto, network: Network) -> None:
     for node in model.graph.node:
         reason = _obstacle(node, producers, stored)
         if reason:
-            raise BitatlasError(f"{reason} ({_place(node, producers, names)})")
+            raise BitatlasError(f"{reason} ({place(node, producers, names)})")
     for layer in network.layers:
         if layer.kind == "linear" and layer.workload.vectors != 1:
             raise BitatlasError(
@@ -121,23 +122,6 @@ def _window_obstacle(operator: str, attributes: Mapping[str, object]) -> str:
 
 def _is_stored(name: str, producers: Mapping[str, onnx.NodeProto], stored: set[str]) -> bool:
     return name in stored or (name in producers and producers[name].input[0] in stored)
-
-
-def _place(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], names: set[str]) -> str:
-    """Return where an operator stands: in a layer, or behind the nearest one before it."""
-    if node.name in names:
-        return f"layer {node.name!r}"
-    waiting, seen = list(node.input), set()
-    while waiting:
-        name = waiting.pop(0)
-        producer = producers.get(name)
-        if producer is None or name in seen:
-            continue
-        seen.add(name)
-        if producer.name in names:
-            return f"behind layer {producer.name!r}"
-        waiting += producer.input
-    return "before the first layer"
 
 
 def fillings_of(preparation: Preparation, assignment: Assignment) -> tuple[Network, Fillings]:

@@ -85,7 +85,7 @@ def _clamp(step: steps.Clamp, operands: list[str], output: str, parts: Parts) ->
 @_writes(steps.Rescale)
 def _rescale(step: steps.Rescale, operands: list[str], output: str, parts: Parts) -> None:
     multiplier = _number(parts, f"{output}/multiplier", step.multiplier)
-    divisor = _number(parts, f"{output}/divisor", np.left_shift(np.int64(1), step.shift))
+    divisor = _number(parts, f"{output}/divisor", step.divisor)
     parts.need(DOMAIN, VERSION)
     parts.call(rescale_function(even=step.even), [*operands, multiplier, divisor], output)
 
@@ -212,7 +212,7 @@ def _zero(parts: Parts, output: str) -> str:
 
 
 def rescale_function(*, even: bool) -> onnx.FunctionProto:
-    """Return the function (x, multiplier, divisor) to the rounded quotient of their product by a power of two, ties even or up."""
+    """Return the function (x, multiplier, divisor) to the rounded quotient of their product, ties even or up."""
     nodes = [
         helper.make_node("Mul", ["x", "multiplier"], ["product"]),
         helper.make_node("Mod", ["product", "divisor"], ["rest"]),

@@ -1,6 +1,7 @@
 """Putting a program together: instructions one after the other, each with what its result stands for and how large it can be."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ MULTIPLIER_BITS, PRODUCT_BITS = 31, 62
 #: a multiplier has no fewer bits than these; numbers too wide for it are shifted first
 FEWEST_BITS = 24
 
+#: odd numbers of values that means are taken over: units that differ by them are divided by, not multiplied
+COUNTS = tuple(range(3, 1024, 2))
+#: mantissas of float64 units that are as good as equal
+SAME = 2.0**-50
 #: places below a unit that numbers of other units are rounded to
 FINER_BITS = 8
 
@@ -45,14 +50,18 @@ class Builder:
         real = value.unit / unit
         if (real == 1).all():
             return Value(name=value.name, unit=unit, low=value.low, high=value.high)
-        mantissa, exponent = np.frexp(real)
         ends = [end * float(factor) for end in (value.low, value.high) for factor in (real.min(), real.max())]
         low, high = int(min(ends)) - 1, int(max(ends)) + 1
-        if (mantissa == 0.5).all():
-            return self._shifted(value, exponent.astype(np.int64) - 1, unit, (low, high))
+        count = count_of(real)
+        if count:
+            return self._shifted(value, nearest_exponent(real * count), count, unit, (low, high))
         if value.bits > PRODUCT_BITS - FEWEST_BITS:  # places so far below the largest sums do not matter
             coarse = value.unit * 2.0 ** (value.bits - (PRODUCT_BITS - FEWEST_BITS))
             return self.rescale(self.rescale(value, coarse), unit)
+        return self._multiplied(value, real, unit, (low, high))
+
+    def _multiplied(self, value: Value, real: Unit, unit: Unit, ends: tuple[int, int]) -> Value:
+        mantissa, exponent = np.frexp(real)
         bits = min(MULTIPLIER_BITS, PRODUCT_BITS - value.bits)
         multiplier = np.floor(np.ldexp(mantissa, bits) + 0.5).astype(np.int64)
         shift = bits - exponent.astype(np.int64)
@@ -61,16 +70,19 @@ class Builder:
                 f"scales must differ by less than 2**{bits} to be requantized, not by {real.max():g} ({self.where})"
             )
         vanishing = shift > PRODUCT_BITS
-        step = Rescale(multiplier=np.where(vanishing, 0, multiplier), shift=np.where(vanishing, 0, shift), even=False)
-        return self.emit(step, [value], unit, low, high)
+        divisor = np.int64(1) << np.where(vanishing, 0, shift)
+        step = Rescale(multiplier=np.where(vanishing, 0, multiplier), divisor=divisor, even=False)
+        return self.emit(step, [value], unit, *ends)
 
-    def _shifted(self, value: Value, left: NDArray[np.int64], unit: Unit, ends: tuple[int, int]) -> Value:
-        if left.min() >= 0:
+    def _shifted(self, value: Value, left: NDArray[np.int64], count: int, unit: Unit, ends: tuple[int, int]) -> Value:
+        """Multiply by ``2**left / count``, exactly but for the rounding."""
+        if count == 1 and left.min() >= 0:
             return self.emit(MultiplyConstant(numbers=np.int64(1) << left), [value], unit, *ends)
-        multiplier = np.int64(1) << np.maximum(left, 0)
-        shift = np.maximum(-left, 0)
-        multiplier, shift = np.where(shift > PRODUCT_BITS, 0, multiplier), np.where(shift > PRODUCT_BITS, 0, shift)
-        return self.emit(Rescale(multiplier=multiplier, shift=shift, even=True), [value], unit, *ends)
+        right = np.maximum(-left, 0)
+        vanishing = right + count.bit_length() > PRODUCT_BITS
+        multiplier = np.where(vanishing, 0, np.int64(1) << np.maximum(left, 0))
+        divisor = np.where(vanishing, 1, count * (np.int64(1) << np.where(vanishing, 0, right)))
+        return self.emit(Rescale(multiplier=multiplier, divisor=divisor, even=True), [value], unit, *ends)
 
     def unify(self, value: Value, axes: tuple[int, ...] | None = None) -> Value:
         """Return the value with one unit along some axes, by default all."""
@@ -105,6 +117,27 @@ class Builder:
             return Value(name=value.name, unit=unit, low=value.low, high=value.high)
         largest = max(-value.low, value.high)
         return self.emit(MultiplyConstant(numbers=np.sign(factor).astype(np.int64)), [value], unit, -largest, largest)
+
+
+def count_of(real: Unit) -> int:
+    """Return the odd number that each ratio is a power of two divided by, 0 where there is no such one: a mean's, or 1."""
+    for count in (1, *COUNTS):
+        mantissa = np.frexp(real * count)[0]
+        if ((np.abs(mantissa - 0.5) < SAME) | (np.abs(mantissa - 1) < SAME)).all():
+            return count
+    return 0
+
+
+def nearest_exponent(real: Unit) -> NDArray[np.int64]:
+    """Return the exponents of the powers of two next to some numbers."""
+    mantissa, exponent = np.frexp(real)
+    return np.asarray(exponent - (mantissa < 0.75), np.int64)
+
+
+def exact_ratio(real: float) -> Fraction:
+    """Return the ratio of two units as it was before it was rounded to float64."""
+    count = count_of(np.array(real))
+    return Fraction(2) ** int(nearest_exponent(np.array(real * count))) / count if count else Fraction(real)
 
 
 def finest(unit: Unit, axes: tuple[int, ...]) -> Unit:

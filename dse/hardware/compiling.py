@@ -14,7 +14,7 @@ from torch import fx
 from dse import trace
 from dse.assignment import Assignment
 from dse.hardware.accumulate import Accumulate, Operand
-from dse.hardware.builder import Builder, Unit
+from dse.hardware.builder import Builder, Unit, exact_ratio
 from dse.hardware.observing import Observed, observe
 from dse.hardware.program import INPUT, Program, Value
 from dse.hardware.steps import Compare
@@ -227,10 +227,10 @@ def quantized(builder: Builder, value: Value, fmt: Format, scale: float) -> Valu
 def _thresholds(ends: NDArray[np.float32], scale: np.float64, unit: Unit) -> NDArray[np.int64]:
     """Return the smallest whole number of ``unit`` that reaches each boundary, exactly: int64, (*unit.shape, levels - 1)."""
     limit = 2**62
-    rows = [
-        [min(max(ceil(Fraction(float(end)) * Fraction(float(scale)) / Fraction(float(one))), -limit), limit) for end in ends]
-        for one in unit.reshape(-1)
-    ]
+    rows = []
+    for one in unit.reshape(-1):
+        ratio = exact_ratio(float(one / scale))
+        rows.append([min(max(ceil(Fraction(float(end)) / ratio), -limit), limit) for end in ends])
     return np.array(rows, np.int64).reshape(*unit.shape, len(ends))
 
 

@@ -25,7 +25,7 @@ class OperandDifference:
     layer: str
     role: Role
     format_name: str
-    #: how hardware makes the codes: ``input``, ``shift``, ``multiplier`` or ``thresholds``
+    #: how hardware makes the codes: ``input``, ``shift``, ``division`` (after a mean), ``multiplier`` or ``thresholds``
     requantizer: str
     #: share of values with another code
     share: float
@@ -151,7 +151,9 @@ def _requantizer(program: Program, makers: Mapping[str, object], name: str, *, g
         return "thresholds"
     by_output = {each.output: each for each in program.instructions}
     source = makers.get(by_output[name].operands[0])  # a clamp follows what rescales
-    return "multiplier" if isinstance(source, Rescale) and not source.even else "shift"
+    if not isinstance(source, Rescale):
+        return "shift"
+    return "multiplier" if not source.even else "shift" if source.shifts else "division"
 
 
 def _uses(program: Program) -> Iterator[AccumulatorUse]:

@@ -91,27 +91,32 @@ class Clamp:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rescale:
-    """``operand * multiplier / 2**shift``, rounded once: the requantizer of hardware.
+    """``operand * multiplier / divisor``, rounded once: the requantizer of hardware.
 
-    Ties go to the even number where every multiplier is a power of two, so that it is but a shift, as in
+    Ties go to the even number where only shifts and divisions by what means are taken over are left, as in
     ``formats.requantize_by_shift``, else up, as in ``formats.requantize`` with a single rounding. The product must fit 63 bits.
     """
 
     #: at least 0
     multiplier: Numbers
-    #: 0 to 62
-    shift: Numbers
-    #: whether ties go to even
+    #: 1 to 2**62
+    divisor: Numbers
     even: bool
+
+    @property
+    def shifts(self) -> bool:
+        """Whether every divisor is a power of two."""
+        return bool((self.divisor & (self.divisor - 1) == 0).all())
 
     def run(self, *operands: Tensor) -> Tensor:
         """Return the result, int64."""
-        product = operands[0] * _tensor(self.multiplier)
-        shift = _tensor(self.shift)
-        whole = product >> shift
-        rest = product - (whole << shift)
-        twice = 2 * rest + ((whole & 1) if self.even else 1)
-        return whole + (twice > (torch.ones_like(shift) << shift)).to(torch.int64)
+        product, divisor = operands[0] * _tensor(self.multiplier), _tensor(self.divisor)
+        if self.shifts:
+            whole = product >> _tensor(np.frexp(self.divisor.astype(np.float64))[1].astype(np.int64) - 1)
+        else:
+            whole = torch.div(product, divisor, rounding_mode="floor")
+        twice = 2 * (product - whole * divisor) + ((whole & 1) if self.even else 1)
+        return whole + (twice > divisor).to(torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

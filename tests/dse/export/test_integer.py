@@ -110,9 +110,10 @@ def some_steps() -> Iterator[tuple[str, steps.Step, list[np.ndarray]]]:
     channel = np.array([3, 5, 7]).reshape(1, 3, 1, 1)
     for even in (False, True):
         for shift in (0, 1, 5, 31, 62):
-            step = steps.Rescale(multiplier=np.array(1), shift=np.array(shift), even=even)
+            step = steps.Rescale(multiplier=np.array(1), divisor=np.array(1 << shift), even=even)
             yield f"rescale {even} {shift}", step, [ties]
-        yield f"rescale {even} wide", steps.Rescale(multiplier=channel << 28, shift=channel + 20, even=even), [wide]
+        yield f"rescale {even} wide", steps.Rescale(multiplier=channel << 28, divisor=1 << (channel + 20), even=even), [wide]
+        yield f"rescale {even} by 49", steps.Rescale(multiplier=np.array(4), divisor=np.array(98), even=even), [ties]
     positive = rng.integers(1, 2**31, (2, 3, 8, 6))
     yield "divide", steps.FloorDivide(), [wide * 2**20, positive]
     yield "divide by", steps.FloorDivide(by=7), [ties]

@@ -38,6 +38,29 @@ def test_powers_of_two_agree_with_fake_quantization_bit_for_bit(
     assert all(step.even for step in (each.step for each in program.instructions) if isinstance(step, Rescale))
 
 
+class Pooled(nn.Module):
+    """A mean over 9 by 9 pixels, and another over 3 by 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.first, self.second, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.avg_pool2d(torch.relu(self.first(x)), 3)
+        return self.head(torch.relu(self.second(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("weight", "activation"), SHIFTS)
+def test_means_over_any_number_are_divided_exactly(prepare, uniform, weight: str, activation: str) -> None:
+    preparation = prepare(Pooled(), (3, 9, 9))
+    scaling = f"{weight}:channel:mse:power_of_two", f"{activation}:tensor:mse:power_of_two"
+    assignment = uniform(preparation, *scaling)
+    images = np.random.default_rng(5).normal(0, 1, (200, 3, 9, 9)).astype(np.float32)
+    found = compile_program(preparation, assignment).logits(images)
+    assert np.array_equal(found, quantized_logits(preparation, assignment, images))
+
+
 @pytest.mark.parametrize(("weight", "activation"), [*SHIFTS, ("nf4", "int8"), ("int8", "uint8")])
 def test_other_scales_differ_by_single_codes_now_and_then(residual: Preparation, uniform, weight: str, activation: str) -> None:
     assignment = uniform(residual, weight, activation)

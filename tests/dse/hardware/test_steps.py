@@ -18,22 +18,28 @@ def run(step: steps.Step, *operands: object) -> list[int]:
     return [int(x) for x in step.run(*(torch.tensor(operand, dtype=torch.int64) for operand in operands)).flatten()]
 
 
-def rounded(x: int, multiplier: int, shift: int, *, even: bool) -> int:
-    whole, rest = divmod(x * multiplier, 1 << shift)
-    if 2 * rest != 1 << shift:
-        return whole + (2 * rest > 1 << shift)
+def rounded(x: int, multiplier: int, divisor: int, *, even: bool) -> int:
+    whole, rest = divmod(x * multiplier, divisor)
+    if 2 * rest != divisor:
+        return whole + (2 * rest > divisor)
     return whole + (whole % 2 if even else 1)
 
 
 @given(numbers, st.integers(0, 2**31 - 1), st.integers(0, 62), st.booleans())
 def test_rescale_rounds_the_exact_quotient_once(x: list[int], multiplier: int, shift: int, even: bool) -> None:
-    step = steps.Rescale(multiplier=np.array(multiplier), shift=np.array(shift), even=even)
-    assert run(step, x) == [rounded(each, multiplier, shift, even=even) for each in x]
+    step = steps.Rescale(multiplier=np.array(multiplier), divisor=np.array(1 << shift), even=even)
+    assert run(step, x) == [rounded(each, multiplier, 1 << shift, even=even) for each in x]
+
+
+@given(numbers, st.integers(0, 2**31 - 1), st.integers(1, 2**40), st.booleans())
+def test_rescale_divides_by_any_number(x: list[int], multiplier: int, divisor: int, even: bool) -> None:
+    step = steps.Rescale(multiplier=np.array(multiplier), divisor=np.array(divisor), even=even)
+    assert run(step, x) == [rounded(each, multiplier, divisor, even=even) for each in x]
 
 
 @given(numbers, st.integers(1, 30))
 def test_rescale_to_even_is_the_requantizer_by_shift(x: list[int], shift: int) -> None:
-    step = steps.Rescale(multiplier=np.array(1), shift=np.array(shift), even=True)
+    step = steps.Rescale(multiplier=np.array(1), divisor=np.array(1 << shift), even=True)
     clamped = np.clip(run(step, x), -128, 127)
     expected = formats.requantize_by_shift(np.array(x), shift, "int8")
     assert (clamped & 255).tolist() == expected.tolist()
@@ -42,7 +48,7 @@ def test_rescale_to_even_is_the_requantizer_by_shift(x: list[int], shift: int) -
 @given(numbers, st.floats(1e-6, 0.9))
 def test_rescale_up_is_the_requantizer_of_one_rounding(x: list[int], real: float) -> None:
     multiplier, shift = formats.quantize_multiplier(real)
-    step = steps.Rescale(multiplier=np.array(multiplier), shift=np.array(31 - shift), even=False)
+    step = steps.Rescale(multiplier=np.array(multiplier), divisor=np.array(1 << (31 - shift)), even=False)
     expected = formats.requantize(np.array(x), multiplier, shift, "int16", variant="single")
     assert (np.clip(run(step, x), -(2**15), 2**15 - 1) & 0xFFFF).tolist() == expected.tolist()
 

@@ -7,7 +7,7 @@ are timed in turn, several rounds of each, and the median counts.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class CudaBench:
 
         if not torch.cuda.is_available():
             raise InvalidValueError("timings must be taken on a CUDA device, not without: torch finds none")
-        self._torch = torch
+        self._torch: Any = torch
         self._flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda")
 
     @property
@@ -99,7 +99,7 @@ class CudaBench:
             found.append(begin.elapsed_time(end) * 1e-3 / len(runs))
         return found
 
-    def _captured(self, runs: Sequence[Run]) -> "object":
+    def _captured(self, runs: Sequence[Run]) -> Any:
         torch = self._torch
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

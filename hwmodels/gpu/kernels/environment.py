@@ -1,5 +1,7 @@
 """Where kernels run: on a CUDA device that their tensor cores are made for, or in Triton's interpreter."""
 
+from functools import cache
+
 import torch
 import triton
 from triton.runtime.interpreter import InterpretedFunction
@@ -38,6 +40,7 @@ def check_capability(name: str, capability: tuple[int, int]) -> None:
         raise InvalidValueError(f"compute capability of a GPU must be at least {least}, not {found}: {name}")
 
 
+@cache
 def multiprocessors() -> int:
     """Return how many multiprocessors the device has; 1 in the interpreter, which runs one program at a time."""
     return 1 if INTERPRETED else torch.cuda.get_device_properties(device()).multi_processor_count

@@ -9,8 +9,9 @@ the sums of that operand's values.
 import triton
 import triton.language as tl
 
-from hwmodels.gpu.kernels.operands import as_type, packed_codes, tile_place
+from hwmodels.gpu.kernels.operands import packed_codes, tile_place
 from hwmodels.gpu.kernels.requantizing import clamped_codes, multiplied, shifted
+from hwmodels.gpu.kernels.weight_product import narrowed
 
 #: what becomes of sums
 SUMS = tl.constexpr("sums")
@@ -33,7 +34,7 @@ def _finish(  # type: ignore[no-untyped-def]
         result = sums.to(tl.float32) * tl.load(row_scales + m, mask=m < rows, other=1.0)[None, :] * scale[:, None]
         if HAS_BIAS:
             result += tl.load(biases + n, mask=in_n, other=0.0)[:, None]
-        result = as_type(result, out_pointer.dtype.element_ty)
+        result = narrowed(result, out_pointer.dtype.element_ty)
     else:
         shift = tl.load(shifts + n, mask=in_n, other=0)[:, None]
         if FINISH == MULTIPLIED:

@@ -1,20 +1,19 @@
 """How products are cut into tiles and launched, and what their operands must be like."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from numpy.typing import ArrayLike
-from triton.runtime.interpreter import InterpretedFunction
 
+from formats.codec import as_codes
 from formats.errors import InvalidTypeError, InvalidValueError
-from hwmodels.gpu.kernels.operands import tile_place
-
-#: streaming multiprocessors that a launch should fill where the device is not asked: those of H100 and H200
-MULTIPROCESSORS = 132
-#: whether kernels run in Triton's interpreter: settled by TRITON_INTERPRET when they were imported
-INTERPRETED = isinstance(tile_place, InterpretedFunction)
+from formats.format import Format
+from hwmodels.gpu.kernels.environment import INTERPRETED, multiprocessors
+from hwmodels.gpu.kernels.float_sums import finish_float_sums
+from hwmodels.gpu.kernels.packing import FILLED, SPARE_WORDS, packed_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,10 @@ class Tile:
     stages: int = 3
     #: programs that share the depth of one tile
     splits: int = 1
+
+    def of_depth(self, depth: int) -> "Tile":
+        """Return the same tile with another depth at a time."""
+        return replace(self, depth=depth)
 
     def arguments(self) -> dict[str, Any]:
         """Return what a product's kernel is launched with."""
@@ -53,8 +56,39 @@ def tile_for(rows: int, columns: int, depth: int, operand_bytes: int) -> Tile:
         height = 32 if rows <= 32 else 64 if rows <= 64 else 128
         return Tile(rows=height, columns=128, depth=line, warps=8 if height == 128 else 4)
     tiles = triton.cdiv(columns, 64)
-    splits = min(triton.cdiv(2 * MULTIPROCESSORS, tiles), max(1, depth // (4 * line)))
+    splits = min(triton.cdiv(2 * multiprocessors(), tiles), max(1, depth // (4 * line)))
     return Tile(rows=16, columns=64, depth=line, stages=4, splits=splits)
+
+
+def check_tile(tile: Tile) -> None:
+    """Refuse a tile whose depth packed rows are not filled up to."""
+    if tile.depth < 1 or FILLED % tile.depth:
+        raise InvalidValueError(f"depth of a tile must divide {FILLED}, not be {tile.depth}")
+
+
+def device_rows(codes: ArrayLike, fmt: Format, device: str | torch.device) -> torch.Tensor:
+    """Return codes of shape (depth, columns) packed for ``operands.packed_codes``: uint8 of shape (columns, bytes of a row).
+
+    Raises ``ValueError`` for other shapes and for what is no number of the format.
+    """
+    given = as_codes(fmt, codes)
+    if given.ndim != 2 or given.size == 0:
+        raise InvalidValueError(f"codes of a weight must have the shape (depth, columns) and not be empty, not {given.shape}")
+    unusable = ~np.isfinite(fmt.values[given])
+    if unusable.any():
+        raise InvalidValueError(f"codes of a weight must be numbers of {fmt.name}, not {int(given[unusable][0])}, which is none")
+    rows = packed_rows(np.ascontiguousarray(given.T), fmt)
+    held = np.concatenate([rows.reshape(-1), np.zeros(4 * SPARE_WORDS, np.uint8)])
+    return torch.from_numpy(held).to(device)[: rows.size].view(rows.shape)
+
+
+def repeated_rows(packed: torch.Tensor, count: int) -> torch.Tensor:
+    """Return ``count`` packed rows, made of the given ones over and over again: large weights to time kernels on, in no time."""
+    size = packed.shape[1]
+    held = torch.zeros(count * size + 4 * SPARE_WORDS, dtype=torch.uint8, device=packed.device)
+    rows = held[: count * size].view(count, size)
+    rows.copy_(packed[torch.arange(count, device=packed.device) % len(packed)])
+    return rows
 
 
 def split_depth(depth: int, tile: Tile) -> tuple[int, int]:
@@ -64,7 +98,9 @@ def split_depth(depth: int, tile: Tile) -> tuple[int, int]:
     return chunk * tile.depth, triton.cdiv(steps, chunk)
 
 
-def check_operand(what: str, x: torch.Tensor, dtype: torch.dtype | tuple[torch.dtype, ...], depth: int, beside: torch.Tensor) -> None:
+def check_operand(
+    what: str, x: torch.Tensor, dtype: torch.dtype | tuple[torch.dtype, ...], depth: int, beside: torch.Tensor
+) -> None:
     """Refuse an operand that a product of this depth cannot take, or that does not lie where kernels run."""
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
     if x.dtype not in dtypes:
@@ -84,11 +120,25 @@ def check_device(x: torch.Tensor) -> None:
         raise InvalidValueError(f"tensors of a GPU kernel must lie on a CUDA device, not on {x.device}: {advice}")
 
 
-def column_tensor(
-    what: str, given: torch.Tensor | ArrayLike, count: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
+def column_tensor(what: str, given: torch.Tensor | ArrayLike, count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return one number for each row or column, from as many or from one for all."""
     found = torch.as_tensor(given, dtype=dtype, device=device).reshape(-1)
     if found.numel() not in (1, count):
         raise InvalidValueError(f"{what} must be one number or {count}, not {found.numel()}")
     return found.expand(count).contiguous()
+
+
+def finish_sums(
+    partial: torch.Tensor,
+    out: torch.Tensor,
+    row_scales: torch.Tensor | None,
+    column_scales: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> None:
+    """Add float32 sums (splits, rows, columns) up into ``out``, times the scales and plus the bias."""
+    splits, rows, columns = partial.shape
+    finish_float_sums[(triton.cdiv(rows, 16), triton.cdiv(columns, 128))](
+        partial, out, column_scales if row_scales is None else row_scales, column_scales, column_scales if bias is None else bias,
+        rows=rows, columns=columns, splits=splits, HAS_ROW_SCALES=row_scales is not None, HAS_BIAS=bias is not None,
+        BLOCK_M=16, BLOCK_N=128, enable_fp_fusion=False,
+    )  # fmt: skip

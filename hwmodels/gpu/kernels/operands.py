@@ -1,4 +1,4 @@
-"""What kernels of matrix products share: where a tile lies, how packed codes are read, and how results are rounded.
+"""What kernels of matrix products share: where a tile lies, and how packed codes are read.
 
 Weights lie as (columns, depth): a row of codes for each output, packed along the depth as ``formats.pack`` packs them. They are
 the left operand of the tensor cores, which may come from registers, so that codes are decoded there and the result is transposed.
@@ -6,6 +6,8 @@ the left operand of the tensor cores, which may come from registers, so that cod
 
 import triton
 import triton.language as tl
+
+from hwmodels.gpu.kernels.code_tile import code_tile
 
 
 @triton.jit
@@ -23,16 +25,14 @@ def tile_place(number, rows, columns, BLOCK_M: tl.constexpr, BLOCK_N: tl.constex
 
 @triton.jit
 def packed_codes(pointer, n, start, columns, row_bytes, BITS: tl.constexpr, BLOCK_K: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the codes ``start`` … ``start + BLOCK_K - 1`` of rows ``n``, uint8 of shape (n, BLOCK_K); ``start`` begins a byte.
+    """Return the codes ``start`` … ``start + BLOCK_K - 1`` of rows ``n`` as ``packing.packed_rows`` packs them, uint8 (n, BLOCK_K).
 
-    Codes of 8, 4 and 2 bits are taken apart in registers; of other widths each is cut out of the two bytes that it may lie in.
-    What lies beyond a row's end is 0.
+    Codes of 8, 4 and 2 bits are taken apart byte by byte, and stay bytes; others come out of words. Rows are filled up, so that
+    nothing is masked: ``BLOCK_K`` divides ``packing.FILLED``, ``start`` is a multiple of it.
     """
-    row = pointer + n.to(tl.int64)[:, None] * row_bytes
-    inside = (n < columns)[:, None]
+    row = pointer + tl.minimum(n, columns - 1).to(tl.int64)[:, None] * row_bytes
     if BITS == 8 or BITS == 4 or BITS == 2:
-        place = start // (8 // BITS) + tl.arange(0, BLOCK_K * BITS // 8)
-        held = tl.load(row + place[None, :], mask=inside & (place < row_bytes)[None, :], other=0)
+        held = tl.load(row + (start // (8 // BITS) + tl.arange(0, BLOCK_K * BITS // 8))[None, :])
         if BITS == 8:
             codes = held
         elif BITS == 4:
@@ -42,20 +42,5 @@ def packed_codes(pointer, n, start, columns, row_bytes, BITS: tl.constexpr, BLOC
             odd = tl.interleave((held >> 2) & 3, held >> 6)
             codes = tl.interleave(even, odd)
     else:
-        bit = (start + tl.arange(0, BLOCK_K)) * BITS
-        place = bit // 8
-        low = tl.load(row + place[None, :], mask=inside & (place < row_bytes)[None, :], other=0).to(tl.int32)
-        high = tl.load(row + place[None, :] + 1, mask=inside & (place + 1 < row_bytes)[None, :], other=0).to(tl.int32)
-        codes = (((low | (high << 8)) >> (bit % 8)[None, :]) & ((1 << BITS) - 1)).to(tl.uint8)
+        codes = code_tile(row.to(tl.pointer_type(tl.int32), bitcast=True), start, BITS, BLOCK_K).to(tl.uint8)
     return codes
-
-
-@triton.jit
-def as_type(x, TYPE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Round finite or infinite float32 to nearest even in ``TYPE``: bfloat16 by its bits, which the interpreter's cast would cut off."""
-    if TYPE == tl.bfloat16:
-        bits = x.to(tl.int32, bitcast=True)
-        result = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
-    else:
-        result = x.to(TYPE)
-    return result

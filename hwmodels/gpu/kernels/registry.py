@@ -11,7 +11,7 @@ from hwmodels.gpu.kernels.kernel import Kernel, Product
 
 __all__ = ["Kernel", "Product", "get", "kernels"]
 
-MODULES = ("weight_only",)
+MODULES = ("baselines", "weight_only_kernels", "integer_kernels", "float8_kernels", "block_kernels", "quantize_kernels")
 
 
 @cache

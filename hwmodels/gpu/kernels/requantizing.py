@@ -1,4 +1,4 @@
-"""From int32 sums to codes of an integer format on the device, bit for bit as ``formats.requantize`` and ``requantize_by_shift``."""
+"""From int32 sums to codes of an integer format, bit for bit as ``formats.requantize`` and ``formats.requantize_by_shift``."""
 
 import triton
 import triton.language as tl

@@ -1,0 +1,124 @@
+"""Activations times weights that are decoded in registers, summed in float32: the kernels of ``weight_only``.
+
+Weights are the left operand of the tensor cores, which may come from registers, so results are transposed. Products are exact in
+float32; scales multiply sums, never operands, so that nothing is rounded but the sums.
+"""
+
+import triton
+import triton.language as tl
+
+from hwmodels.gpu.kernels.code_tile import weight_tile
+from hwmodels.gpu.kernels.operands import tile_place
+
+
+@triton.jit
+def weight_only_tile(  # type: ignore[no-untyped-def]
+    x,
+    words,
+    scales,
+    table,
+    out,
+    rows,
+    columns,
+    depth,
+    row_words,
+    groups,
+    part,
+    PLANES: tl.constexpr,
+    SCALE_GROUP: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    TERMS: tl.constexpr,
+    FACTOR: tl.constexpr,
+    KIND: tl.constexpr,
+    BITS: tl.constexpr,
+    CARRIER: tl.constexpr,
+    MANTISSA: tl.constexpr,
+    BIAS: tl.constexpr,
+    P0: tl.constexpr,
+    P1: tl.constexpr,
+    P2: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PAIRED: tl.constexpr,
+    NATIVE: tl.constexpr,
+):
+    """Compute one tile of x (rows, depth) times the weights, or with ``SPLIT`` of the sum over ``part`` of the depth.
+
+    ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP``, a multiple of ``BLOCK_K``, is the
+    depth that shares a scale; 0 is all of it. ``WIDEN`` multiplies in float32, to which both operands are widened exactly. A value
+    is ``FACTOR``, a power of two, times the sum of ``TERMS`` values, each in a table of its own where there are several. ``NATIVE``
+    says whether bfloat16 has arithmetic.
+    """
+    m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
+    row = tl.minimum(n, columns - 1).to(tl.int64)
+    start = tl.program_id(1) * part
+    stop = tl.minimum(start + part, depth)
+    x_rows = x + tl.minimum(m, rows - 1).to(tl.int64)[:, None] * depth
+    total = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
+    for plane in tl.static_range(PLANES):
+        plane_row = plane * columns + row
+        weights = words + (plane_row * row_words)[:, None]
+        plane_scales = scales + plane_row * groups
+        sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
+        for k in range(start, stop, BLOCK_K):
+            across = k + tl.arange(0, BLOCK_K)
+            activations = tl.load(x_rows + across[None, :], mask=(across < depth)[None, :], other=0.0)
+            if WIDEN:
+                activations = activations.to(tl.float32)
+            if SCALE_GROUP > 0:
+                sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
+            for term in tl.static_range(TERMS):
+                values = table + (term << BITS)
+                w = weight_tile(
+                    weights, k, values, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE
+                )
+                if WIDEN:
+                    w = w.to(tl.float32)
+                sums = tl.dot(w, tl.trans(activations), sums, input_precision=PRECISION)
+            if SCALE_GROUP > 0:
+                total += sums * _scale(plane_scales + k // SCALE_GROUP, FACTOR)
+        if SCALE_GROUP == 0:
+            total += sums * _scale(plane_scales, FACTOR)
+    place = out + m.to(tl.int64)[None, :] * columns + n[:, None]
+    inside = (m < rows)[None, :] & (n < columns)[:, None]
+    if SPLIT:
+        tl.store(place + tl.program_id(1).to(tl.int64) * rows * columns, total, mask=inside)
+    else:
+        tl.store(place, narrowed(total, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _scale(place, FACTOR: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the scale of each column, float32 of shape (columns, 1), times a power of two."""
+    return (tl.load(place).to(tl.float32) * FACTOR)[:, None]
+
+
+@triton.jit
+def add_parts(parts, out, count, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Add up the partial sums of each result, the first part first, and round to the type of ``out``."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    held = parts + place
+    total = tl.load(held, mask=inside, other=0.0)
+    for _ in range(1, count):
+        held += size
+        total += tl.load(held, mask=inside, other=0.0)
+    tl.store(out + place, narrowed(total, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def narrowed(x, TYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Round float32 to nearest even in a 16-bit type: bfloat16 by its bits, which the interpreter's own cast would cut off."""
+    if tl.bfloat16 == TYPE:
+        bits = x.to(tl.int32, bitcast=True)
+        upper = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        # a NaN with all bits set would become -0
+        result = tl.where(x != x, 0x7FC0, upper).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    else:
+        result = x.to(TYPE)
+    return result

@@ -1,0 +1,129 @@
+"""Weight-only kernels, compiled for Hopper without one: they use its tensor cores, and all that they hold is in registers."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from formats.errors import BitatlasError, InvalidValueError
+from formats.registry import scalar
+from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, compile_for, request
+from hwmodels.gpu.kernels.packing import pack_weight
+from hwmodels.gpu.kernels.weight_only import compiled_arguments, gemm_tiles, gemv_tiles, prepare
+from hwmodels.gpu.kernels.weight_product import add_parts, weight_only_tile
+
+TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+#: format, activations, group, rows, and the type in which the weights' values are exact
+CASES = {
+    "integers by channel": ("int4", "float16", 0, 256, "f16"),
+    "integers by group": ("int4", "bfloat16", 128, 256, "bf16"),
+    "few rows": ("int4", "bfloat16", 128, 1, "bf16"),
+    "ternary": ("ternary", "bfloat16", 0, 256, "bf16"),
+    "odd widths": ("int3", "float16", 64, 64, "f16"),
+    "bytes": ("int8", "float16", 0, 16, "f16"),
+    "minifloats": ("e2m1", "float16", 64, 1, "f16"),
+    "float8 with infinities": ("float8_e5m2", "bfloat16", 0, 256, "bf16"),
+    "powers of two": ("pot4", "bfloat16", 0, 256, "bf16"),
+    "powers that float16 lacks": ("pot6", "float16", 0, 256, "tf32"),
+    "a table": ("apot4", "float16", 64, 256, "f16"),
+    "a code book in three terms": ("nf4", "bfloat16", 64, 1, "bf16"),
+    "and in many rows": ("nf4", "float16", 64, 256, "f16"),
+    "irrational levels beyond the range": ("post7", "float16", 64, 1, None),
+    "and those in many rows": ("post7", "float16", 0, 256, None),
+}
+
+
+def asked(name: str, activation: str, group: int, rows: int) -> Request:
+    fmt = scalar(name)
+    scales = np.ones((64, 512 // group if group else 1), np.float32)
+    codes = np.full((64, 512), np.flatnonzero(np.isfinite(fmt.values))[0])
+    weight = prepare(pack_weight(codes, fmt, scales, group), activation)
+    split = rows <= 16
+    tile = gemv_tiles(weight)[0] if split else gemm_tiles(weight, rows)[0]
+    own = "*fp16" if activation == "float16" else "*bf16"
+    constants = compiled_arguments(weight, tile, split=split) | {"WIDEN": weight.table.dtype == torch.float32, "NATIVE": True}
+    signature = {"x": own, "words": "*i32", "scales": "*fp32", "table": TYPES[weight.table.dtype], "out": "*fp32" if split else own}
+    whole = {each: "i32" for each in weight_only_tile.arg_names if each not in signature and each not in constants}
+    return request(weight_only_tile, signature | whole, constants, ("depth", "columns", "row_words", "part"))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Compiled]:
+    made = compile_all([asked(*case[:4]) for case in CASES.values()])
+    return dict(zip(CASES, made, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_are_multiplied_by_the_tensor_cores_in_the_type_that_has_their_values(
+    case: str, compiled: dict[str, Compiled]
+) -> None:
+    wanted = CASES[case][4]
+    found = set(re.findall(r"wgmma\.mma_async\.sync\.aligned\.m64n\d+k\d+\.(\S+)", compiled[case].ptx))
+    if wanted is None:  # in float32, which tensor cores lack
+        assert not found
+        assert "fma.rn.f32" in compiled[case].ptx
+    else:
+        assert found == {f"f32.{wanted}.{wanted}"}
+        assert "HGMMA" in compiled[case].sass
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_spills(case: str, compiled: dict[str, Compiled]) -> None:
+    assert compiled[case].spills == 0
+    assert compiled[case].registers <= 255
+    assert compiled[case].shared <= 227 * 1024
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_codes_are_decoded_without_casts_from_narrow_types(case: str, compiled: dict[str, Compiled]) -> None:
+    casts = set(re.findall(r"cvt\.\S+", compiled[case].ptx))
+    assert not [cast for cast in casts if re.search(r"e4m3|e5m2|e2m1|e2m3|e3m2|ue8m0", cast)]
+    to_float = [cast for cast in casts if re.fullmatch(r"cvt\.rn\S*\.(f16|bf16|f32)\.[su]\d+;?", cast)]
+    assert not to_float
+
+
+def test_partial_sums_are_added_without_spills() -> None:
+    signature = {"parts": "*fp32", "out": "*bf16", "count": "i32", "size": "i32"}
+    made = compile_for(add_parts, signature, {"BLOCK": 1024, "num_warps": 4, "enable_fp_fusion": False}, ("size",))
+    assert made.spills == 0
+    assert "ld.global.v4.b32" in made.ptx
+
+
+@pytest.mark.parametrize(
+    ("case", "instruction"),
+    [
+        ("few rows", "HADD2.BF16_V2 "),
+        ("integers by channel", "HADD2 "),
+        ("minifloats", "HMUL2 "),
+        ("powers of two", "HMUL2.BF16_V2 "),
+    ],
+)
+def test_codes_are_decoded_two_at_a_time(case: str, instruction: str, compiled: dict[str, Compiled]) -> None:
+    assert instruction in compiled[case].sass
+
+
+def test_older_architectures_take_their_own_instruction() -> None:
+    wanted = asked("int4", "bfloat16", 0, 256)
+    for made in compile_all([replace(wanted, architecture=name) for name in ("sm_80", "sm_89")]):
+        assert "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" in made.ptx
+        assert made.spills == 0
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(InvalidValueError) as error:
+        compile_for(add_parts, {}, {}, arch="sm_70")
+    assert str(error.value) == "architecture to compile for must be sm_80, sm_86, sm_89, sm_90a, not sm_70"
+
+
+def test_arguments_left_out_are_named() -> None:
+    with pytest.raises(InvalidValueError) as error:
+        compile_for(add_parts, {"parts": "*fp32", "out": "*fp16", "count": "i32"}, {"BLOCK": 1024})
+    assert str(error.value) == "arguments of add_parts must have a type or be constant, not neither: size"
+
+
+def test_what_does_not_compile_is_one_line() -> None:
+    signature = {"parts": "*fp32", "out": "*fp16", "count": "i32", "size": "i32"}
+    with pytest.raises(BitatlasError, match=r"^kernel must compile, not fail: .*power of 2"):
+        compile_for(add_parts, signature, {"BLOCK": 1000})

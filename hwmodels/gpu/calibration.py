@@ -9,16 +9,17 @@ import csv
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import product as pairs
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from formats import Quantizer
+from formats.definition import Definition
 from formats.errors import BitatlasError
 from formats.registry import get as get_format
 from hwmodels.gpu import devices
@@ -169,8 +170,21 @@ def _launches(case: Case, bench: Bench) -> list[Callable[[], object]]:
 
     cache = _device(bench).l2_mib * 2**20
     copies = int(min(max(np.ceil(TIMES_CACHE * cache / case.kernel.bytes_moved(case.product)), 1), MOST_COPIES))
-    operands = [case.kernel.operands(case.product, seed, device()) for seed in range(copies)]
+    first = case.kernel.operands(case.product, 0, device())
+    operands = [first, *(copied(first) for _ in range(copies - 1))]
     return [lambda each=each: case.kernel.run(each) for each in operands]  # type: ignore[misc]
+
+
+def copied(operands: Any) -> Any:
+    """Return operands, a tensor or dataclasses and tuples with tensors in them, with tensors of their own in memory."""
+    if hasattr(operands, "data_ptr"):
+        return operands.clone()
+    if isinstance(operands, tuple) and not hasattr(operands, "_fields"):
+        return tuple(copied(each) for each in operands)
+    if is_dataclass(operands) and not isinstance(operands, Definition | type):
+        given = {item.name: getattr(operands, item.name) for item in fields(operands) if item.init}
+        return replace(operands, **{name: copied(value) for name, value in given.items()})
+    return operands
 
 
 def _row(bench: Bench, case: Case, mode: str, seconds: Sequence[float], copy: float) -> dict[str, object]:

@@ -70,8 +70,11 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def by_family(frame: pd.DataFrame, mode: str = "steady") -> dict[str, list[Timing]]:
-    """Return the timings of each family of kernels that were found correct; of equal products the fastest kernel's."""
-    chosen = frame[(frame["mode"] == mode) & frame["correct"].astype(bool)].sort_values("microseconds")
+    """Return the timings of each family of kernels that were found correct; of equal products the fastest kernel's.
+
+    Kernels that quantize, whose products have no columns, are left out.
+    """
+    chosen = frame[(frame["mode"] == mode) & frame["correct"].astype(bool) & (frame["columns"] > 0)].sort_values("microseconds")
     fastest = chosen.drop_duplicates(["family", "weight", "activation", "group", "rows", "columns", "depth"])
     found: dict[str, list[Timing]] = {}
     for row in fastest.sort_index().to_dict("records"):

@@ -131,7 +131,7 @@ def _kernel(run: Callable[[torch.Tensor, WeightOperand], torch.Tensor], *, few: 
         arithmetic="bfloat16",
         takes=lambda product: refusal(product, few=few, exact=exact),
         operands=lambda product, seed, device: random_operands(product, seed, device, exact=exact),
-        run=lambda operands: run(operands.x, operands.weight),
+        run=lambda operands: run(operands.x, operands.weight, tuned=True),  # type: ignore[call-arg]
         reference=reference,
         bytes_moved=lambda product: gemm_of(product).bytes,
         operations=lambda product: gemm_of(product).operations,

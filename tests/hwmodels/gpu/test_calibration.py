@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ pytest.importorskip("triton")
 import torch
 
 from formats import BitatlasError
+from formats.format import Format
+from formats.registry import scalar
 from hwmodels.gpu import calibration, devices, timings
-from hwmodels.gpu.calibration import Case, calibrate, recognised
+from hwmodels.gpu.calibration import Case, calibrate, copied, recognised
 from hwmodels.gpu.kernels import environment
 from hwmodels.gpu.kernels.kernel import Kernel, Product
 from hwmodels.gpu.timing import Device, median_and_spread
@@ -141,6 +144,28 @@ def test_a_table_of_something_else_is_not_gone_on_with(tmp_path: Path, column: s
         other.device = Device(name="NVIDIA H100 80GB HBM3", driver="12", torch="3", triton="3")
     with pytest.raises(BitatlasError, match=rf"^{column} of a table that is gone on with must be .*; use another --out$"):
         calibrate(other, cases(kernel()), path, 10, clock)
+
+
+def test_copies_have_tensors_of_their_own_and_share_the_rest() -> None:
+    fmt = scalar("int4")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Weight:
+        words: torch.Tensor
+        format: Format
+
+    @dataclass(frozen=True, kw_only=True)
+    class Operands:
+        x: torch.Tensor
+        weights: tuple[Weight, ...]
+
+    first = Operands(x=torch.arange(6).reshape(2, 3).t(), weights=(Weight(words=torch.arange(4), format=fmt),))
+    other = copied(first)
+    assert torch.equal(other.x, first.x)
+    assert other.x.stride() == first.x.stride()
+    assert other.x.data_ptr() != first.x.data_ptr()
+    assert other.weights[0].words.data_ptr() != first.weights[0].words.data_ptr()
+    assert other.weights[0].format is fmt
 
 
 @pytest.mark.parametrize(

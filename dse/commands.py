@@ -119,6 +119,12 @@ def export(options: argparse.Namespace) -> None:
     found = export_checked(experiment, assignment, options.out, names)
     client = "qonnx" if "qonnx" in names else "onnxruntime"
     print(f"not run: {found}" if isinstance(found, str) else f"{client} against the emulator on validation: {found}")
+    narrow = [name for name, layer in assignment.layers.items() if layer.accumulator.startswith("fixed")]
+    if narrow and names != (export_targets.INTEGER,):
+        print(
+            f"accumulators of a fixed width ({', '.join(narrow[:3])}{', …' if narrow[3:] else ''}) are not part of a float graph: "
+            "dse evaluate --arithmetic exact says what they do"
+        )
     print(f"wrote {options.out}")
 
 

@@ -45,7 +45,7 @@ def obstacle(model: onnx.ModelProto) -> str:
     return ""
 
 
-def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
+def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64, *, optimized: bool = True) -> NDArray[np.float32]:
     """Run the model on (N, …) samples and return its logits, float32 of shape (N, classes).
 
     Integer kernels are not put in the place of the graph's own operators (``disable_quant_qdq``): they sum to other roundings.
@@ -54,6 +54,8 @@ def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64) -> ND
 
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not optimized:  # some optimizations change results: a ReLU before a float8 QuantizeLinear is left out
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
@@ -73,8 +75,8 @@ def compare(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Agre
 
 
 def check(agreement: Agreement, where: str) -> None:
-    """Raise where the predictions differ on more samples than ``TOLERANCE`` allows."""
-    if agreement.differing_share > TOLERANCE:
+    """Raise where the predictions differ on more than one sample, and on more than ``TOLERANCE`` allows."""
+    if agreement.samples - agreement.equal > max(1, TOLERANCE * agreement.samples):
         raise BitatlasError(
             f"predictions of the exported model must differ on at most {TOLERANCE:.1%} of samples, "
             f"not {agreement.differing_share:.2%} ({agreement}): {where}"

@@ -144,7 +144,11 @@ def _give(config: dict[str, Any], precisions: dict[str, Precision]) -> None:
 def _types(layer: Any) -> Types:
     found = {name: re.sub(r",0>$", ">", str(kind.precision)) for name, kind in layer.types.items()}
     # tables and indices belong to functions that are not used here
-    kept = {name.removesuffix("_t"): text for name, text in found.items() if name not in ("table_t", "index_t")}
+    unused = {"table_t", "index_t"}
+    bias = layer.weights.get("bias")
+    if bias is not None and not np.any(bias.data):
+        unused.add("bias_t")  # what hls4ml puts in where a layer has none: zeros, whatever their type
+    kept = {name.removesuffix("_t"): text for name, text in found.items() if name not in unused}
     return Types(name=layer.name, kind=layer.class_name, types=kept)
 
 

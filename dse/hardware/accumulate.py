@@ -118,7 +118,14 @@ class Accumulate:
         if bound >= _EXACT[-1][1]:
             limit = f"fit {_EXACT[-1][1].bit_length()} bits"
             raise InvalidValueError(f"exact sums must {limit}, not need {bound.bit_length() + 1} (layer {self.layer!r})")
-        return replace(self, bound=bound)
+        made = replace(self, bound=bound)
+        if made.overflows and self.accumulator.overflow == "saturate" and len(self.geometry[0]) not in (0, 2):
+            nearest = f"fixed:{bound.bit_length() + 1}, which nothing overflows, or {self.accumulator}:wrap"
+            what = "of a convolution over other than two axes"
+            raise InvalidValueError(
+                f"accumulator {what} must not saturate, not be {self.accumulator}; nearest: {nearest} (layer {self.layer!r})"
+            )
+        return made
 
     @property
     def reach(self) -> int:
@@ -128,13 +135,18 @@ class Accumulate:
         return largest * (ROOT_UNIT + ROOT if self.joined else 1)
 
     @property
+    def overflows(self) -> bool:
+        """Whether some sum may be too large for the register."""
+        return self.accumulator.bits is not None and self.bound >= 1 << (self.accumulator.bits - 1)
+
+    @property
     def units(self) -> int:
         """What one LSB of the products counts in the result."""
         return ROOT_UNIT if self.joined else 1
 
     def run(self, *operands: Tensor) -> Tensor:
         """Return the content of the accumulators, int64."""
-        if self.accumulator.kind == "fixed" and self.accumulator.overflow == "saturate":
+        if self.overflows and self.accumulator.overflow == "saturate":
             return self._saturated(operands)
         a_even, a_odd = self.activation.carried_parts(operands[0])
         w_even, w_odd = self._weight if self.codes is not None else self.weight.carried_parts(operands[1])
@@ -163,7 +175,7 @@ class Accumulate:
         return sums + (bias.reshape(-1, *[1] * len(self.geometry[0])) if self.kind == "convolution" else bias)
 
     def _wrapped(self, sums: Tensor) -> Tensor:
-        if self.accumulator.kind == "exact":
+        if not self.overflows:
             return sums
         assert self.accumulator.bits is not None
         half = 1 << (self.accumulator.bits - 1)

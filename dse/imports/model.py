@@ -12,7 +12,7 @@ from dse.imports.graph import Graph
 from dse.imports.layers import ImportedLayer
 from dse.imports.module import ImportedNetwork
 from dse.imports.operands import Operands
-from formats.errors import BitatlasError
+from formats.errors import BitatlasError, InvalidValueError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +40,9 @@ def read(path: Path) -> ImportedModel:
         module = ImportedNetwork(graph, by_output, operands)
     except BitatlasError as error:
         raise type(error)(f"{error}: {path}") from None
+    except KeyError as error:
+        what = "name values that its nodes make before they are read, and give every attribute that is needed"
+        raise InvalidValueError(f"model must {what}, not lack {error}: {path}") from None
     return ImportedModel(
         module=module, graph=graph, layers={layer.name: layer for layer in by_output.values()}, operands=operands, told=told
     )

@@ -39,7 +39,7 @@ class Operands:
             found = {self.before(name) for name in step.inputs}
             return found.pop() if len(found) == 1 else None
         quantizing = self.before(step.inputs[0]) if step.inputs and step.operator in (*ORDERED, *ORDERED_WITH_ZERO) else None
-        return quantizing if quantizing is not None and _may_swap(step, quantizing) else None
+        return quantizing if quantizing is not None and _may_swap(self.graph, step, quantizing) else None
 
     def after_relu(self, tensor: str) -> bool:
         """Whether a ReLU stands right before the last quantizer before a tensor."""
@@ -71,7 +71,7 @@ class Operands:
                 alone = self.graph.quantizers[step.outputs[0]] == quantizing
             elif step.outputs[0] in self.layers:
                 alone = True
-            elif _may_swap(step, quantizing) and step.inputs[0] == tensor and tensor not in step.inputs[1:]:
+            elif _may_swap(self.graph, step, quantizing) and step.inputs[0] == tensor and tensor not in step.inputs[1:]:
                 alone = all(self._for_layers_alone(name, quantizing) for name in step.outputs)
             else:
                 alone = False
@@ -80,12 +80,21 @@ class Operands:
         return True
 
 
-def _may_swap(step: Step, quantizing: Quantizing) -> bool:
+def _may_swap(graph: Graph, step: Step, quantizing: Quantizing) -> bool:
     if step.domain:
         return False
     if step.operator == "Cast":
         return step.attributes.get("to") == 1
+    if step.operator == "Pad" and not _pads_with_zero(graph, step):
+        return False
     return step.operator in ORDERED or (step.operator in ORDERED_WITH_ZERO and bool((quantizing.format.values == 0).any()))
+
+
+def _pads_with_zero(graph: Graph, step: Step) -> bool:
+    """Whether a Pad is known to fill with zeros: then it may as well stand before a quantizer."""
+    given = graph.constants.get(step.inputs[2]) if len(step.inputs) > 2 and step.inputs[2] else None
+    named = len(step.inputs) > 2 and bool(step.inputs[2])
+    return step.attributes.get("mode", "constant") != "constant" or not named or (given is not None and not given.any())
 
 
 def _never_negative(graph: Graph, step: Step) -> bool:

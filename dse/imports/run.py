@@ -76,7 +76,7 @@ def compared(path: Path, experiment: Experiment, imported: Imported) -> str:
             images = images[:QONNX_SAMPLES]
             logits = qonnx_execution.run(model, images, _batch(model))
         else:
-            logits = runtime.run(model.SerializeToString(), images, _batch(model))
+            logits = runtime.run(model.SerializeToString(), images, _batch(model), optimized=False)
     except Exception as error:  # whatever the client raises: the model is others', and so is the client
         cause = (str(error).strip() or "no message").splitlines()[0][:200]
         return f"not compared with the file's own answers: {client} fails ({cause})"

@@ -66,6 +66,7 @@ def finn_cnn() -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "without biases": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 12, bias=False), nn.ReLU(), nn.Linear(12, 10, bias=False)),
     "mlp": mlp,
     "cnn": cnn,
     "pooled": pooled,

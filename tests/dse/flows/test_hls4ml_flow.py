@@ -29,6 +29,7 @@ def exact(outcome: hls4ml_flow.Outcome) -> bool:
     ("model", "weight", "activation", "interface"),
     [
         ("mlp", "int4", "int4", "io_parallel"),
+        ("without biases", "int5", "int6", "io_parallel"),
         ("mlp", "e2m1", "int8_narrow", "io_parallel"),
         ("cnn", "int4", "int8", "io_parallel"),
         ("cnn", "ternary", "int5", "io_stream"),

@@ -96,3 +96,26 @@ def test_sums_beyond_53_bits_are_refused() -> None:
         layer("linear", "e4m10", "e4m10", "exact", np.array([[0x3FFF] * 16]))
     with pytest.raises(InvalidValueError, match=r"^values of e5m7 must span 31 places to be summed in 64 bits, not 37$"):
         layer("linear", "e5m7", "int8", "exact", np.array([[1]]))
+
+
+@pytest.mark.parametrize("accumulator", ["fixed:65", "fixed:65:wrap", "fixed:200"])
+def test_a_register_that_nothing_overflows_is_an_exact_one(accumulator: str) -> None:
+    codes, x = np.array([[0x80, 0x7F]]), torch.tensor([[-128, 127]])
+    assert torch.equal(
+        layer("linear", "int8", "int8", accumulator, codes).run(x), layer("linear", "int8", "int8", "exact", codes).run(x)
+    )
+
+
+def test_saturation_over_one_axis_is_refused_unless_nothing_overflows() -> None:
+    options = {"geometry": ((1,), (0,), (1,))}
+    codes = np.full((1, 1, 3), 0x7F)
+    message = (
+        r"^accumulator of a convolution over other than two axes must not saturate, not be fixed:8; nearest: fixed:17, which "
+        r"nothing overflows, or fixed:8:wrap \(layer 'l'\)$"
+    )
+    with pytest.raises(InvalidValueError, match=message):
+        layer("convolution", "int8", "int8", "fixed:8", codes, **options)
+    wide, wrapping = (layer("convolution", "int8", "int8", name, codes, **options) for name in ("fixed:17", "fixed:8:wrap"))
+    x = torch.full((1, 1, 3), 127)
+    assert wide.run(x).item() == 3 * 127 * 127
+    assert wrapping.run(x).item() == (3 * 127 * 127 + 128) % 256 - 128

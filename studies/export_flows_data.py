@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import integer, runtime, targets
-from dse.flows import finn_environment, finn_flow, hls4ml_flow, hls4ml_project, qonnx_execution
+from dse.export import integer, qonnx_execution, runtime, targets
+from dse.flows import finn_environment, finn_flow, hls4ml_flow, hls4ml_project
 from dse.hardware.compiling import compile_program
 from dse.searching import search
 from dse.settings import SearchSettings
@@ -27,7 +27,6 @@ MODELS = ("resnet8", "mobilenet", "vit")
 SHIFTS = ("int2", "int3", "int4", "int6", "int8")
 MIXED = ("int4", "int8", "e2m1", "e3m2", "pot4", "post4", "ternary", "nf4")
 TARGETS = (("qdq",), ("codebook",), ("qdq", "codebook"), ("qonnx",), ("integer",))
-FLOAT_SHARE = 0.98
 #: samples that slow clients run
 SAMPLES = 100
 

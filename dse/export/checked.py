@@ -9,8 +9,7 @@ import onnx
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import qonnx_operators, runtime, targets
-from dse.flows import qonnx_execution
+from dse.export import qonnx_execution, qonnx_operators, runtime, targets
 from hwmodels.files import replaced
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from dse.assignment import Assignment
 from dse.experiment import Experiment
-from dse.export import choosing, integer_steps, metadata, targets
+from dse.export import choosing, integer_steps, metadata, runtime, targets
 from dse.export.graph import check, clean_names
 from dse.export.lowering import Parts
 from dse.hardware.accumulate import Accumulate, Operand
@@ -131,9 +131,7 @@ def _accumulators(program: Program) -> dict[str, dict[str, str | int]]:
 
 def run(model: bytes, program: Program, images: NDArray[np.float32], batch: int = 64) -> NDArray[np.int64]:
     """Run a model by onnxruntime on (N, …) samples, encoded as the program does, and return its logits as int64."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = runtime.session(model)
     dtype = np.int8 if program.input_format.signed else np.uint8
     parts: Sequence[NDArray[np.int64]] = [
         session.run(None, {INPUT: program.encode(images[i : i + batch]).astype(dtype)})[0] for i in range(0, len(images), batch)

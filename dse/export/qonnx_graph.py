@@ -20,7 +20,6 @@ from dse.quantize import WholeBias
 from formats.errors import require
 
 COMPUTING = ("Conv", "Gemm", "MatMul")
-PASSING = ("Reshape", "Transpose", "Add")
 #: width of whole numbers that a quantizer in float32 gives back as they are
 BIAS_BITS = 20
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,6 +51,13 @@ def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64, *, op
 
     Integer kernels are not put in the place of the graph's own operators (``disable_quant_qdq``): they sum to other roundings.
     """
+    made = session(model, optimized=optimized)
+    name = made.get_inputs()[0].name
+    return np.concatenate([made.run(None, {name: images[i : i + batch]})[0] for i in range(0, len(images), batch)])
+
+
+def session(model: Path | bytes, *, optimized: bool = True) -> Any:
+    """Return a session of onnxruntime on the processor; see ``run``."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -57,12 +65,8 @@ def run(model: Path | bytes, images: NDArray[np.float32], batch: int = 64, *, op
     if not optimized:  # some optimizations change results: a ReLU before a float8 QuantizeLinear is left out
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    parts = [session.run(None, {name: images[i : i + batch]})[0] for i in range(0, len(images), batch)]
-    return np.concatenate(parts)
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def compare(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Agreement:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from dse.export import qonnx_operators
-from dse.flows.qonnx_execution import readable, with_batch
+from dse.export.qonnx_execution import readable, with_batch
 from dse.network import Fillings
 from dse.quantize import ActivationQuantizer, StoredWeight, WholeBias
 from formats import Format

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import targets
-from dse.flows import hls4ml_conditions, hls4ml_project, qonnx_execution
+from dse.export import qonnx_execution, targets
+from dse.flows import hls4ml_conditions, hls4ml_project
 from dse.flows.fixed_point import FixedPoint
 from dse.flows.folder import project_folder, refuse_others
 from dse.flows.hls4ml_project import Settings, Types

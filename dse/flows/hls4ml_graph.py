@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from dse.export import qonnx_operators
+from dse.export.qonnx_execution import readable, with_batch
 from dse.flows.fixed_point import range_of
-from dse.flows.qonnx_execution import readable, with_batch
 from formats.errors import BitatlasError
 
 #: operators on which everything but their shapes is the same for every element

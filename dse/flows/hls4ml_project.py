@@ -19,8 +19,6 @@ from dse.flows.fixed_point import FixedPoint
 from dse.flows.hls4ml_types import Precision
 from formats.errors import BitatlasError
 
-BACKENDS = ("Vitis", "Vivado", "Catapult", "Quartus")
-INTERFACES = ("io_parallel", "io_stream")
 PROJECT = "network"
 #: what hls4ml gives where it has nothing to go by; no type found here is ever as wide, so that it can be told
 DEFAULT_PRECISION = "fixed<77,33>"

@@ -1,12 +1,12 @@
 """Operators that only move numbers about."""
 
-from typing import Any
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import fx
 
 from dse import trace
+from dse.hardware.builder import finest
 from dse.hardware.compiling import Compiler, arguments, lowers
 from dse.hardware.program import Value
 from dse.hardware.steps import REARRANGEMENTS, Join, MultiplyConstant, Rearrange
@@ -110,7 +110,7 @@ def _cat(made: Compiler, node: fx.Node) -> Value:
     else:
         beside = next(part for part in parts if isinstance(made.made[part], Value))
         values = [_computed(made, part, beside, axis) for part in parts]
-    unit = np.min([made.builder.unify(value).unit.min() for value in values])
+    unit = finest(np.concatenate([value.unit.reshape(-1) for value in values]), (0,)).item()
     same = [made.builder.rescale(value, np.full((1,) * value.unit.ndim, unit)) for value in values]
     ends = min(each.low for each in same), max(each.high for each in same)
     return made.builder.emit(Join(axis=axis), same, same[0].unit, *ends)
@@ -140,28 +140,9 @@ def rearrange(
     """Return the rearranged value; its units go the same way, or become one where they would differ along an axis of samples."""
     unit = np.full((1,) * (len(given) if kind != "slice" else value.unit.ndim), value.unit.flat[0])
     if value.unit.size > 1:
-        moved: NDArray[np.float64] = REARRANGEMENTS[kind](_Sized(np.broadcast_to(value.unit, source)), given).array
+        spread = torch.from_numpy(np.broadcast_to(value.unit, source).copy())
+        moved: NDArray[np.float64] = REARRANGEMENTS[kind](spread, given).numpy()
         if any(moved.shape[axis] > 1 for axis in samples):
             return rearrange(made, made.builder.unify(value), kind, given, source, samples)
         unit = moved
     return made.builder.emit(Rearrange(kind=kind, arguments=given), [value], unit, value.low, value.high)
-
-
-class _Sized:
-    """An array with the methods of a tensor that rearrangements use."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def reshape(self, lengths: tuple[int, ...]) -> "_Sized":
-        return _Sized(self.array.reshape(lengths))
-
-    def permute(self, axes: tuple[int, ...]) -> "_Sized":
-        return _Sized(self.array.transpose(axes))
-
-    def expand(self, *lengths: int) -> "_Sized":
-        kept = zip(lengths, self.array.shape, strict=True)
-        return _Sized(np.broadcast_to(self.array, [old if length == -1 else length for length, old in kept]))
-
-    def __getitem__(self, index: Any) -> "_Sized":
-        return _Sized(self.array[index])

@@ -10,9 +10,8 @@ import pandas as pd
 from dse import cost_table, data
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment, prepare
-from dse.export import runtime
-from dse.flows import qonnx_execution
-from dse.flows.qonnx_execution import IR_VERSION
+from dse.export import qonnx_execution, runtime
+from dse.export.qonnx_execution import IR_VERSION
 from dse.imports import assignments, onnx_file
 from dse.imports import model as models
 from dse.imports.assignments import Imported

@@ -6,14 +6,13 @@ sparsity alone they are half of what it says.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from formats.errors import InvalidValueError
 from formats.names import unknown_name
 
 #: what tensor cores multiply; products are summed in float32, or in int32
 Arithmetic = Literal["bfloat16", "float8", "int8"]
-ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,8 @@ import formats
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import qonnx, qonnx_operators, targets
+from dse.export import qonnx, qonnx_execution, qonnx_operators, targets
 from dse.export.lowering import Lowering, Parts
-from dse.flows import qonnx_execution
 from dse.ptq import steps
 from formats import BitatlasError, Format, Quantizer
 from formats.boundaries import boundaries

@@ -13,8 +13,8 @@ from dse import cli
 from dse.assignment import Assignment, parse_quantizer
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import targets
-from dse.flows import finn_conditions, finn_flow, finn_graph, qonnx_execution
+from dse.export import qonnx_execution, targets
+from dse.flows import finn_conditions, finn_flow, finn_graph
 from dse.flows.finn_steps import digest
 from dse.flows.hls4ml_conditions import fillings_of
 from formats import BitatlasError

@@ -8,8 +8,7 @@ import pytest
 from dse.assignment import Assignment
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment
-from dse.export import targets
-from dse.flows import qonnx_execution
+from dse.export import qonnx_execution, targets
 
 pytestmark = pytest.mark.flows
 

@@ -16,8 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dse.data import Dataset
 from dse.evaluate import quantized_logits
 from dse.experiment import Experiment, prepare
-from dse.export import runtime
-from dse.flows import qonnx_execution
+from dse.export import qonnx_execution, runtime
 from dse.imports import assignments, onnx_file
 from dse.imports.assignments import Imported
 from dse.imports.model import ImportedModel, read

@@ -18,6 +18,8 @@ from formats.block import BlockFormat, BlockScales
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.kernels.blocks import E8M0_BIAS
 from hwmodels.gpu.kernels.block_product import block_product
+from hwmodels.gpu.kernels.decode import paired_arguments
+from hwmodels.gpu.kernels.decoding import Carrier, decoding
 from hwmodels.gpu.kernels.environment import INTERPRETED
 from hwmodels.gpu.kernels.launching import (
     Tile,
@@ -118,7 +120,7 @@ def block_matmul(
     if out.numel() == 0:
         return out
     tile = tile_for(rows, columns, w.depth, 2) if tile is None else tile
-    check_tile(tile)
+    check_tile(tile, w.fmt.bits)
     if tile.depth % w.fmt.block:
         raise InvalidValueError(f"depth of a tile must be a multiple of {w.fmt.block} for {w.fmt.name}, not {tile.depth}")
     chunk, splits = split_depth(w.depth, tile)
@@ -127,8 +129,7 @@ def block_matmul(
     block_product[(triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns), splits)](
         x, w.packed, w.scales, w.tops, target, w.column_scales, biases, rows=rows, columns=columns, depth=w.depth,
         row_bytes=w.packed.shape[1], scale_bytes=w.scales.shape[1], chunk=chunk,
-        # the interpreter would multiply the bits of bfloat16 as whole numbers
-        **compiled_arguments(w.fmt), WIDENED=INTERPRETED and x.dtype == torch.bfloat16,
+        **compiled_arguments(w.fmt, x.dtype, native=not INTERPRETED),
         HAS_BIAS=bias is not None, SPLIT=splits > 1, **tile.arguments(),
     )  # fmt: skip
     if splits > 1:
@@ -136,18 +137,17 @@ def block_matmul(
     return out
 
 
-def compiled_arguments(fmt: BlockFormat) -> dict[str, Any]:
-    """Return what ``block_product`` is compiled with for a format."""
-    form = fmt.element.closed_form
-    assert form is not None, fmt.element.name
-    whole = form.kind == "uniform"
+def compiled_arguments(fmt: BlockFormat, activation: torch.dtype, *, native: bool) -> dict[str, Any]:
+    """Return what ``block_product`` is compiled with: elements times scales are in bfloat16 where it is ``native``, else in float32.
+
+    Without bfloat16's own arithmetic, which the interpreter lacks, the whole product is in float32.
+    """
+    carrier: Carrier = "bfloat16" if native and activation == torch.bfloat16 else "float32"
     return {
         "BLOCK": fmt.block,
         "POWERS": fmt.scale == "e8m0",
-        "BITS": fmt.bits,
-        "WHOLE": whole,
-        "MANTISSA": form.mantissa_bits,
-        "BIAS": 0 if whole else 1 - form.minimum_exponent,
+        "NATIVE": native,
+        **paired_arguments(decoding(fmt.element), carrier),
     }
 
 

@@ -3,20 +3,10 @@
 import triton
 import triton.language as tl
 
-from hwmodels.gpu.kernels.code_tile import code_tile
+from hwmodels.gpu.kernels.code_tile import spread, weight_tile
 from hwmodels.gpu.kernels.encoding import as_float
 from hwmodels.gpu.kernels.float_sums import store_partial, store_scaled
-from hwmodels.gpu.kernels.operands import tile_place
-
-
-@triton.jit
-def _elements(codes, BITS: tl.constexpr, WHOLE: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return what int32 codes of whole numbers or signed minifloats are worth, float32."""
-    if WHOLE:
-        return ((codes << (32 - BITS)) >> (32 - BITS)).to(tl.float32)
-    else:  # the fields where float32 has them, times the power of two by which the biases differ: exact for subnormals too
-        fields = ((codes >> (BITS - 1)) << 31) | ((codes & ((1 << (BITS - 1)) - 1)) << (23 - MANTISSA))
-        return as_float(fields) * as_float(codes * 0 + ((254 - BIAS) << 23))
+from hwmodels.gpu.kernels.operands import tile_place, word_rows
 
 
 @triton.jit
@@ -26,22 +16,23 @@ def _block_factors(scales, tops, POWERS: tl.constexpr):  # type: ignore[no-untyp
     if POWERS:
         return as_float(tl.maximum(codes + tops[:, None] + 127, 0) << 23)
     else:  # the fields of E4M3 where float32 has them, times the power of two by which their biases differ
-        return as_float(codes << 20) * as_float(codes * 0 + ((127 + 120) << 23))
+        return as_float(codes << 20) * 2.0**120
 
 
 @triton.jit
 def block_product(  # type: ignore[no-untyped-def]
     x_pointer, w_pointer, scales_pointer, tops_pointer, out_pointer, column_scales, biases,
     rows, columns, depth, row_bytes, scale_bytes, chunk,
-    BLOCK: tl.constexpr, POWERS: tl.constexpr, WIDENED: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
-    BITS: tl.constexpr, WHOLE: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr,
+    BLOCK: tl.constexpr, POWERS: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
+    KIND: tl.constexpr, BITS: tl.constexpr, CARRIER: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr,
+    P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, SIGNED: tl.constexpr, PAIRED: tl.constexpr, NATIVE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Multiply x (rows, depth) with packed elements (columns, depth) times their scales (columns, blocks), and scale the sums."""
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     row = tl.minimum(n, columns - 1).to(tl.int64)
     x_rows = x_pointer + m.to(tl.int64)[:, None] * depth
-    w_rows = (w_pointer + row[:, None] * row_bytes).to(tl.pointer_type(tl.int32), bitcast=True)
+    w_rows = word_rows(w_pointer, n, columns, row_bytes)
     scale_rows = scales_pointer + row[:, None] * scale_bytes
     tops = tl.load(tops_pointer + row)
     begin = tl.program_id(1) * chunk
@@ -49,19 +40,22 @@ def block_product(  # type: ignore[no-untyped-def]
     for start in range(begin, tl.minimum(begin + chunk, depth), BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         x = tl.load(x_rows + k[None, :], mask=(m < rows)[:, None] & (k < depth)[None, :], other=0.0)
-        codes = code_tile(w_rows, start, BITS, BLOCK_K)
-        elements = _elements(codes, BITS, WHOLE, MANTISSA, BIAS)
+        w = weight_tile(
+            w_rows, start, x_pointer, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE
+        )
         scales = tl.load(scale_rows + (start // BLOCK + tl.arange(0, BLOCK_K // BLOCK))[None, :])
         factors = _block_factors(scales, tops, POWERS)
-        values = tl.reshape(elements, (BLOCK_N, BLOCK_K // BLOCK, BLOCK)) * factors[:, :, None]
-        values = tl.reshape(values, (BLOCK_N, BLOCK_K))
-        if WIDENED:
+        if w.dtype == tl.bfloat16:  # which has them exactly: the upper half of float32
+            factors = (factors.to(tl.int32, bitcast=True) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+        # blocks are whole units, and units follow each other within each place
+        PLACES: tl.constexpr = 2 if BITS == 8 else 4 if BITS == 4 else 8
+        blocks = tl.reshape(w, (BLOCK_N, PLACES, BLOCK_K // BLOCK, BLOCK // PLACES))
+        w = tl.reshape(blocks * factors[:, None, :, None], (BLOCK_N, BLOCK_K))
+        x = spread(x, BITS, 2)
+        if not NATIVE and x.dtype == tl.bfloat16:
             x = x.to(tl.float32)
-            w = values
-        elif x.dtype == tl.bfloat16:  # which has them exactly: the upper half of float32
-            w = (values.to(tl.int32, bitcast=True) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
-        else:
-            w = values.to(tl.float16)
+        if w.dtype != x.dtype:
+            w = w.to(x.dtype)
         sums = tl.dot(w, tl.trans(x), sums)
     if SPLIT:
         store_partial(sums, out_pointer, rows, columns, m, n)

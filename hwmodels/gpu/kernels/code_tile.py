@@ -1,4 +1,12 @@
-"""Tiles of weights out of packed rows, in registers: eight codes of any width are whole bytes, read as the words they lie in."""
+"""Tiles of weights out of packed rows, in registers.
+
+Codes of b bits fill whole words of 32 bits every 32 / gcd(32, b) codes: a *unit*. A sum over the depth may be taken in any order, so
+tiles are not in that of the rows but in the order (place, unit, part), where the depth is ``UNIT * unit + UNIT // PARTS * part +
+place``: the codes of one place are what one 32-bit register holds for the tensor cores, two halves or four quarters. For 2, 4 and 8
+bits these are the same bits of each half or quarter of one word. So what a thread loads is what it multiplies, every shift is known
+when the kernel is compiled, and no weight passes through shared memory once it is decoded. ``spread`` brings activations, which are
+few, into the same order.
+"""
 
 import triton
 import triton.language as tl
@@ -24,110 +32,140 @@ def weight_tile(  # type: ignore[no-untyped-def]
     PAIRED: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
-    """Return the values of the codes ``start`` … ``start + COUNT - 1`` of each row, of shape (rows, COUNT).
+    """Return the values of the codes ``start`` … ``start + COUNT - 1`` of each row, of shape (rows, COUNT), in the order of tiles.
 
-    ``row`` points to the first 32-bit word of each row, of shape (rows, 1); ``start`` and ``COUNT`` are multiples of 8. The other
+    ``row`` points to the first 32-bit word of each row, of shape (rows, 1); ``start`` and ``COUNT`` are whole units. The other
     constants are those of ``decode.paired_arguments``, and whether bfloat16 has arithmetic.
     """
     if PAIRED:
-        values = _paired_tile(row, start, COUNT, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, SIGNED, NATIVE)
+        halves = register_tile(row, start, BITS, COUNT, 2, KIND, MANTISSA, BIAS, P0, SIGNED)
+        values = finish(halves, KIND, CARRIER, MANTISSA, BIAS, P1, NATIVE)
     else:
-        codes = code_tile(row, start, BITS, COUNT)
+        codes = register_tile(row, start, BITS, COUNT, 2, "codes", 0, 0, 0, False)
         values = decode(codes, table, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED)
     return values
 
 
 @triton.jit
-def _paired_tile(  # type: ignore[no-untyped-def]
-    row,
-    start,
-    COUNT: tl.constexpr,
-    KIND: tl.constexpr,
-    BITS: tl.constexpr,
-    CARRIER: tl.constexpr,
-    MANTISSA: tl.constexpr,
-    BIAS: tl.constexpr,
-    P0: tl.constexpr,
-    P1: tl.constexpr,
-    SIGNED: tl.constexpr,
-    NATIVE: tl.constexpr,
-):
-    """Return the values of codes that are decoded two at a time: of eight the first with the fifth, and so on."""
-    octet = start // 8 + tl.arange(0, COUNT // 8)[None, :]
-    low, high = _octets(row, octet, BITS)
-    first = lanes(_pair(low, high, 0, BITS), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
-    second = lanes(_pair(low, high, 1, BITS), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
-    third = lanes(_pair(low, high, 2, BITS), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
-    fourth = lanes(_pair(low, high, 3, BITS), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
-    even = tl.interleave(
-        tl.interleave(first.to(tl.int16), (first >> 16).to(tl.int16)),
-        tl.interleave(third.to(tl.int16), (third >> 16).to(tl.int16)),
-    )
-    odd = tl.interleave(
-        tl.interleave(second.to(tl.int16), (second >> 16).to(tl.int16)),
-        tl.interleave(fourth.to(tl.int16), (fourth >> 16).to(tl.int16)),
-    )
-    return finish(tl.interleave(even, odd), KIND, CARRIER, MANTISSA, BIAS, P1, NATIVE)
-
-
-@triton.jit
-def _pair(low, high, PLACE: tl.constexpr, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return one of the first four codes and the one four further on in the halves of a uint32."""
-    nearer = _code(low, high, PLACE, BITS).to(tl.uint32, bitcast=True)
-    return nearer | (_code(low, high, PLACE + 4, BITS).to(tl.uint32, bitcast=True) << 16)
-
-
-@triton.jit
-def code_tile(row, start, BITS: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the codes ``start`` … ``start + COUNT - 1`` of each row, int32 of shape (rows, COUNT); see ``weight_tile``."""
-    octet = start // 8 + tl.arange(0, COUNT // 8)[None, :]
-    low, high = _octets(row, octet, BITS)
-    even = tl.interleave(
-        tl.interleave(_code(low, high, 0, BITS), _code(low, high, 4, BITS)),
-        tl.interleave(_code(low, high, 2, BITS), _code(low, high, 6, BITS)),
-    )
-    odd = tl.interleave(
-        tl.interleave(_code(low, high, 1, BITS), _code(low, high, 5, BITS)),
-        tl.interleave(_code(low, high, 3, BITS), _code(low, high, 7, BITS)),
-    )
-    return tl.interleave(even, odd)
-
-
-@triton.jit
-def _octets(row, octet, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the first and second 32 bits of eight codes each, uint32; the second is the first at 4 bits or fewer."""
-    byte = octet * BITS
-    place = row + byte // 4
-    first = tl.load(place).to(tl.uint32, bitcast=True)
-    if BITS == 4:
-        low, high = first, first
-    elif BITS == 2:
-        low = first >> ((byte % 4) * 8).to(tl.uint32)
-        high = low
-    elif BITS == 8:
-        low, high = first, tl.load(place + 1).to(tl.uint32, bitcast=True)
+def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return a tile of activations, (rows, depth), with its depth in the order of tiles of codes of ``BITS`` bits."""
+    ROWS: tl.constexpr = x.shape[0]
+    DEPTH: tl.constexpr = x.shape[1]
+    UNIT: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
+    if UNIT == PARTS:
+        found = x
     else:
-        shift = ((byte % 4) * 8).to(tl.uint32)
-        second = tl.load(place + 1).to(tl.uint32, bitcast=True)
-        low = _funnel(first, second, shift)
-        high = _funnel(second, tl.load(place + 2).to(tl.uint32, bitcast=True), shift) if BITS == 7 else second >> shift
-    return low, high
+        units = tl.reshape(x, (ROWS, DEPTH // UNIT, PARTS, UNIT // PARTS))
+        found = tl.reshape(tl.permute(units, (0, 3, 1, 2)), (ROWS, DEPTH))
+    return found
 
 
 @triton.jit
-def _funnel(low, high, shift):  # type: ignore[no-untyped-def]
-    """Return 32 bits of the 64 that begin ``shift`` bits up; in two steps, since a shift by 32 has no meaning."""
-    return (low >> shift) | ((high << 1) << (31 - shift))
+def register_tile(  # type: ignore[no-untyped-def]
+    row, start, BITS: tl.constexpr, COUNT: tl.constexpr, PARTS: tl.constexpr,
+    KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
+):  # fmt: skip
+    """Return what ``lanes`` makes of the codes of a tile, int16 in two parts or uint8 in four; for the kind ``codes`` int32 codes.
 
-
-@triton.jit
-def _code(low, high, PLACE: tl.constexpr, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return one of eight codes."""
-    start: tl.constexpr = PLACE * BITS
-    if start + BITS <= 32:
-        held = low >> start
-    elif start >= 32:
-        held = high >> (start - 32)
+    The tile has the shape (rows, COUNT) and is in the order of tiles.
+    """
+    words = _words(row, start, BITS, COUNT)
+    ROWS: tl.constexpr = words[0].shape[0]
+    PLACES: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
+    if PLACES == 1:
+        places = _one(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
+    elif PLACES == 2:
+        places = tl.permute(_two(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED), (0, 3, 1, 2))
+    elif PLACES == 4:
+        places = tl.permute(_four(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED), (0, 4, 3, 1, 2))
+    elif PLACES == 8:
+        places = tl.permute(_eight(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED), (0, 5, 4, 3, 1, 2))
     else:
-        held = (low >> start) | (high << (32 - start))
-    return (held & ((1 << BITS) - 1)).to(tl.int32, bitcast=True)
+        first = _eight(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
+        second = _eight(words, 8, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
+        places = tl.permute(tl.join(first, second), (0, 6, 5, 4, 3, 1, 2))
+    return tl.reshape(places, (ROWS, COUNT))
+
+
+@triton.jit
+def _words(row, start, BITS: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the words of each unit, a tuple of uint32 of shape (rows, units)."""
+    UNIT: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
+    EACH: tl.constexpr = UNIT * BITS // 32
+    place = row + (start // UNIT + tl.arange(0, COUNT // UNIT)[None, :]) * EACH
+    first = _word(place)
+    if EACH == 1:
+        words = (first,)
+    elif EACH == 3:
+        words = (first, _word(place + 1), _word(place + 2))
+    elif EACH == 5:
+        words = (first, _word(place + 1), _word(place + 2), _word(place + 3), _word(place + 4))
+    else:
+        second, third = _word(place + 1), _word(place + 2)
+        words = (first, second, third, _word(place + 3), _word(place + 4), _word(place + 5), _word(place + 6))
+    return words
+
+
+@triton.jit
+def _word(place):  # type: ignore[no-untyped-def]
+    return tl.load(place).to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _eight(  # type: ignore[no-untyped-def]
+    words, PLACE: tl.constexpr, BITS: tl.constexpr, PARTS: tl.constexpr,
+    KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
+):  # fmt: skip
+    first = _four(words, PLACE, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
+    return tl.join(first, _four(words, PLACE + 4, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED))
+
+
+@triton.jit
+def _four(  # type: ignore[no-untyped-def]
+    words, PLACE: tl.constexpr, BITS: tl.constexpr, PARTS: tl.constexpr,
+    KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
+):  # fmt: skip
+    first = _two(words, PLACE, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
+    return tl.join(first, _two(words, PLACE + 2, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED))
+
+
+@triton.jit
+def _two(  # type: ignore[no-untyped-def]
+    words, PLACE: tl.constexpr, BITS: tl.constexpr, PARTS: tl.constexpr,
+    KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
+):  # fmt: skip
+    first = _one(words, PLACE, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
+    return tl.join(first, _one(words, PLACE + 1, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED))
+
+
+@triton.jit
+def _one(  # type: ignore[no-untyped-def]
+    words, PLACE: tl.constexpr, BITS: tl.constexpr, PARTS: tl.constexpr,
+    KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
+):  # fmt: skip
+    """Return the parts of one place of each unit, of shape (rows, units, PARTS)."""
+    STEP: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
+    first, second = _code(words, PLACE, BITS), _code(words, PLACE + STEP, BITS)
+    if KIND == "codes":
+        parts = tl.join(first.to(tl.int32, bitcast=True), second.to(tl.int32, bitcast=True))
+    elif PARTS == 2:
+        bits = lanes(first | (second << 16), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
+        parts = tl.join(bits.to(tl.int16), (bits >> 16).to(tl.int16))
+    else:
+        third, fourth = _code(words, PLACE + 2 * STEP, BITS), _code(words, PLACE + 3 * STEP, BITS)
+        bits = lanes(first | (second << 8) | (third << 16) | (fourth << 24), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
+        even = tl.join(bits.to(tl.uint8), (bits >> 16).to(tl.uint8))
+        pairs = tl.join(even, tl.join((bits >> 8).to(tl.uint8), (bits >> 24).to(tl.uint8)))
+        parts = tl.reshape(pairs, (bits.shape[0], bits.shape[1], 4))
+    return parts
+
+
+@triton.jit
+def _code(words, PLACE: tl.constexpr, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return one code of each unit, uint32."""
+    WORD: tl.constexpr = PLACE * BITS // 32
+    SHIFT: tl.constexpr = PLACE * BITS % 32
+    held = words[WORD] >> SHIFT
+    if SHIFT + BITS > 32:
+        held = held | (words[WORD + 1] << (32 - SHIFT))
+    return held & ((1 << BITS) - 1)

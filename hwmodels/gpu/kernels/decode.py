@@ -60,9 +60,26 @@ def lanes(  # type: ignore[no-untyped-def]
     P0: tl.constexpr,
     SIGNED: tl.constexpr,
 ):
-    """Return the bits of two 16-bit floats for the codes in the halves of each uint32: what ``finish`` makes values of."""
+    """Return what tensor cores take, or nearly, for the codes in the halves or quarters of each uint32.
+
+    In halves these are the bits of 16-bit floats, which ``finish`` makes values of. In quarters they are int8, the code at the top
+    of each byte, for the kind ``top``, and float8_e4m3fn for ``whole`` (numbers up to 16 in size, times 2**-9) and ``minifloat``
+    (magnitudes moved up ``P0`` places); ``as it is`` leaves bytes alone.
+    """
     both: tl.constexpr = 0x10001
-    if KIND == "planes":
+    four: tl.constexpr = 0x1010101
+    if KIND == "as it is":
+        bits = pairs
+    elif KIND == "top":
+        bits = (pairs ^ (P0 * four)) << (8 - BITS)
+    elif KIND == "whole":
+        negative = (pairs >> (BITS - 1)) & four
+        # two's complement without a carry into the next byte
+        bits = ((pairs ^ ((negative << BITS) - negative)) + negative) | (negative << 7)
+    elif KIND == "minifloat":
+        own: tl.constexpr = 1 << (BITS - 1)
+        bits = ((pairs & (own * four)) << (8 - BITS)) | ((pairs & ((own - 1) * four)) << P0)
+    elif KIND == "planes":
         bits = ((pairs & both) * (BIAS << MANTISSA)) | ((pairs & (2 * both)) << 14)
     elif KIND == "integer":
         # the code in the last places of a float that is 2**MANTISSA and more
@@ -95,7 +112,7 @@ def finish(  # type: ignore[no-untyped-def]
     if KIND == "integer":
         built = built - ((1 << MANTISSA) + P1)
     elif KIND == "floating" and P1 != BIAS:
-        built = built * _half(tl.full(halves.shape, (2 * BIAS - P1) << MANTISSA, tl.int16), CARRIER, NATIVE)
+        built = built * 2.0 ** (BIAS - P1)  # one that is known when the kernel is compiled: no tensor of them has a layout
     return built if narrow else _carried(built, CARRIER)
 
 

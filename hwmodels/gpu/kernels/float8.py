@@ -156,7 +156,7 @@ def float8_matmul(
         return out
     tile = tile_for(rows, columns, w.depth, 1) if tile is None else tile
     tile = tile.of_depth(min(tile.depth, w.group)) if w.group else tile
-    check_tile(tile)
+    check_tile(tile, w.fmt.bits)
     if w.group and w.group % tile.depth:
         raise InvalidValueError(f"depth of a tile must divide the group of {w.group}, not be {tile.depth}")
     row_scales = column_tensor("row scale", row_scale, rows, torch.float32, x.device)

@@ -3,30 +3,24 @@
 import triton
 import triton.language as tl
 
+from hwmodels.gpu.kernels.code_tile import register_tile, spread
 from hwmodels.gpu.kernels.float_sums import store_partial, store_scaled
-from hwmodels.gpu.kernels.operands import packed_codes, tile_place
+from hwmodels.gpu.kernels.operands import tile_place, word_rows
 
 E4M3 = tl.constexpr("float8_e4m3fn")
-AS_IT_IS, WHOLE, MINIFLOAT = tl.constexpr("as it is"), tl.constexpr("whole"), tl.constexpr("minifloat")
 
 
 @triton.jit
-def as_float8(codes, KIND: tl.constexpr, BITS: tl.constexpr, PLACES: tl.constexpr, TARGET: tl.constexpr, WIDENED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return float8 numbers for uint8 codes: by moving bits, never by a cast. ``WIDENED`` gives the same numbers as float16."""
-    if KIND == WHOLE:
-        number = (codes << (8 - BITS)).to(tl.int8, bitcast=True) >> (8 - BITS)
-        negative = number >> 7
-        codes = ((number ^ negative) - negative).to(tl.uint8, bitcast=True) | (negative.to(tl.uint8, bitcast=True) & 0x80)
-    elif KIND == MINIFLOAT:
-        codes = ((codes >> (BITS - 1)) << 7) | ((codes & ((1 << (BITS - 1)) - 1)) << PLACES)
+def as_float8(codes, TYPE: tl.constexpr, WIDENED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the float8 numbers that uint8 are, without a cast. ``WIDENED`` gives the same numbers as float16."""
     if WIDENED:
         fields = codes.to(tl.int32)
-        if TARGET == E4M3:
+        if TYPE == E4M3:
             return (((fields & 0x80) << 8) | ((fields & 0x7F) << 7)).to(tl.int16).to(tl.float16, bitcast=True) * 256.0
         else:
             return (fields << 8).to(tl.int16).to(tl.float16, bitcast=True)
     else:
-        return codes.to(tl.float8e4nv if TARGET == E4M3 else tl.float8e5, bitcast=True)
+        return codes.to(tl.float8e4nv if TYPE == E4M3 else tl.float8e5, bitcast=True)
 
 
 @triton.jit
@@ -45,21 +39,21 @@ def float8_product(  # type: ignore[no-untyped-def]
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     begin = tl.program_id(1) * chunk
     x_rows = x_pointer + m.to(tl.int64)[:, None] * depth
+    w_rows = word_rows(w_pointer, n, columns, row_bytes)
     scale_rows = group_scales + n.to(tl.int64) * groups
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for start in range(begin, tl.minimum(begin + chunk, depth), BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         x = tl.load(x_rows + k[None, :], mask=(m < rows)[:, None] & (k < depth)[None, :], other=0)
-        x = as_float8(x, AS_IT_IS, 8, 0, X_FORMAT, WIDENED)
-        codes = packed_codes(w_pointer, n, start, columns, row_bytes, BITS, BLOCK_K)
-        w = as_float8(codes, KIND, BITS, PLACES, TARGET, WIDENED)
+        x = tl.trans(as_float8(spread(x, BITS, 4), X_FORMAT, WIDENED))
+        w = as_float8(register_tile(w_rows, start, BITS, BLOCK_K, 4, KIND, 0, 0, PLACES, False), TARGET, WIDENED)
         if GROUPED:
             scale = tl.load(scale_rows + start // BLOCK_K // steps_per_group, mask=n < columns, other=1.0)
-            sums += tl.dot(w, tl.trans(x)) * scale[:, None]
+            sums += tl.dot(w, x) * scale[:, None]
         elif PROMOTE:
-            sums += tl.dot(w, tl.trans(x))
+            sums += tl.dot(w, x)
         else:
-            sums = tl.dot(w, tl.trans(x), sums)
+            sums = tl.dot(w, x, sums)
     if SPLIT:
         store_partial(sums, out_pointer, rows, columns, m, n)
     else:

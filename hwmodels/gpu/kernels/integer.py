@@ -76,7 +76,7 @@ def integer_matmul(
     out = torch.empty((rows, w.columns), dtype=prepared.dtype, device=x.device)
     if out.numel():
         tile = tile_for(rows, w.columns, w.depth, 1) if tile is None else tile
-        check_tile(tile)
+        check_tile(tile, w.fmt.bits)
         _launch(x, how, w, prepared, tile, out)
     return out
 

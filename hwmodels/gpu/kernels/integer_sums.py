@@ -9,7 +9,8 @@ the sums of that operand's values.
 import triton
 import triton.language as tl
 
-from hwmodels.gpu.kernels.operands import packed_codes, tile_place
+from hwmodels.gpu.kernels.code_tile import register_tile, spread
+from hwmodels.gpu.kernels.operands import tile_place, word_rows
 from hwmodels.gpu.kernels.requantizing import clamped_codes, multiplied, shifted
 from hwmodels.gpu.kernels.weight_product import narrowed
 
@@ -62,15 +63,15 @@ def integer_product(  # type: ignore[no-untyped-def]
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     begin = tl.program_id(1) * chunk
     x_rows = x_pointer + m.to(tl.int64)[:, None] * depth
+    w_rows = word_rows(w_pointer, n, columns, row_bytes)
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.int32)
     x_sums = tl.zeros((BLOCK_M,), tl.int32)
     for start in range(begin, tl.minimum(begin + chunk, depth), BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         x = tl.load(x_rows + k[None, :], mask=(m < rows)[:, None] & (k < depth)[None, :], other=X_FLIP)
         x = ((x ^ X_FLIP) << (8 - X_BITS)).to(tl.int8, bitcast=True)
-        codes = packed_codes(w_pointer, n, start, columns, row_bytes, W_BITS, BLOCK_K)
-        w = ((codes ^ W_FLIP) << (8 - W_BITS)).to(tl.int8, bitcast=True)
-        sums = tl.dot(w, tl.trans(x), sums, out_dtype=tl.int32)
+        w = register_tile(w_rows, start, W_BITS, BLOCK_K, 4, "top", 0, 0, W_FLIP, False).to(tl.int8, bitcast=True)
+        sums = tl.dot(w, tl.trans(spread(x, W_BITS, 4)), sums, out_dtype=tl.int32)
         if W_HAS_OFFSET:
             x_sums += tl.sum(x.to(tl.int32), axis=1)
     sums = sums >> (16 - X_BITS - W_BITS)

@@ -13,7 +13,7 @@ from formats.errors import InvalidTypeError, InvalidValueError
 from formats.format import Format
 from hwmodels.gpu.kernels.environment import INTERPRETED, multiprocessors
 from hwmodels.gpu.kernels.float_sums import finish_float_sums
-from hwmodels.gpu.kernels.packing import FILLED, SPARE_WORDS, packed_rows
+from hwmodels.gpu.kernels.packing import FILLED, SPARE_WORDS, packed_rows, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,10 @@ def tile_for(rows: int, columns: int, depth: int, operand_bytes: int) -> Tile:
     return Tile(rows=16, columns=64, depth=line, stages=4, splits=splits)
 
 
-def check_tile(tile: Tile) -> None:
-    """Refuse a tile whose depth packed rows are not filled up to."""
-    if tile.depth < 1 or FILLED % tile.depth:
-        raise InvalidValueError(f"depth of a tile must divide {FILLED}, not be {tile.depth}")
+def check_tile(tile: Tile, bits: int) -> None:
+    """Refuse a tile whose depth packed rows are not filled up to, or which cuts units of their codes."""
+    if tile.depth < 1 or FILLED % tile.depth or tile.depth % unit(bits):
+        raise InvalidValueError(f"depth of a tile must divide {FILLED} and be a multiple of {unit(bits)}, not {tile.depth}")
 
 
 def device_rows(codes: ArrayLike, fmt: Format, device: str | torch.device) -> torch.Tensor:

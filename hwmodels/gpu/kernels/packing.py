@@ -28,6 +28,11 @@ GROUP_STEP = 16
 SPARE_WORDS = 4
 
 
+def unit(bits: int) -> int:
+    """Return how many codes fill whole words, and lie in two halves: 4, 8, 16 or 32."""
+    return 4 if bits == 8 else 8 if bits == 4 else 16 if bits % 2 == 0 else 32
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedWeight:
     """Weights of (depth, columns) as codes and scales: the sum of ``planes`` matrices, one but for methods of several."""

@@ -23,9 +23,9 @@ from formats.format import Format
 from hwmodels.gpu.kernels import environment
 from hwmodels.gpu.kernels.decode import paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier
-from hwmodels.gpu.kernels.launching import Tile, check_operand, split_depth
+from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, split_depth
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, OperandType, operand_type
-from hwmodels.gpu.kernels.packing import FILLED, PackedWeight
+from hwmodels.gpu.kernels.packing import PackedWeight, unit
 from hwmodels.gpu.kernels.tuning import fastest
 from hwmodels.gpu.kernels.weight_product import add_parts, weight_only_tile
 
@@ -129,9 +129,14 @@ def bound(
 
 
 def _step(weight: WeightOperand, most: int) -> int:
-    """Return the depth of a tile: the largest power of two up to ``most`` that divides the group."""
+    """Return the depth of a tile: the largest power of two up to ``most`` that divides the group, but no less than a unit."""
+    return max(_shared(weight, most), unit(weight.fmt.bits))
+
+
+def _shared(weight: WeightOperand, depth: int) -> int:
+    """Return the depth after which scales may change within a tile of this depth."""
     group = weight.weight.group
-    return min(most, group & -group) if group else most
+    return min(depth, group & -group) if group else depth
 
 
 def _run(x: torch.Tensor, weight: WeightOperand, tile: Tile | None, tuned: bool, candidates: tuple[Tile, ...]) -> torch.Tensor:
@@ -143,9 +148,8 @@ def _run(x: torch.Tensor, weight: WeightOperand, tile: Tile | None, tuned: bool,
     if tile is None:
         key = (packed.format.name, weight.type.operand, x.shape[0], packed.columns, packed.depth, packed.group, candidates)
         tile = fastest(key, candidates, lambda each: _launch(x, weight, each, out)) if tuned else candidates[0]
-    elif (packed.group or FILLED) % tile.depth:
-        whole = f"the group of {packed.group}" if packed.group else str(FILLED)
-        raise InvalidValueError(f"depth of a tile must divide {whole}, not be {tile.depth}")
+    else:
+        check_tile(tile, packed.format.bits)
     _launch(x, weight, tile, out)
     return out
 
@@ -184,6 +188,7 @@ def compiled_arguments(weight: WeightOperand, tile: Tile, *, split: bool) -> dic
         **tile.arguments(),
         "PLANES": weight.weight.planes,
         "SCALE_GROUP": weight.weight.group,
+        "SHARED": _shared(weight, tile.depth),
         "SPLIT": split,
         "PRECISION": "tf32" if found.operand == "tf32" else "ieee",
         "WIDEN": widened,

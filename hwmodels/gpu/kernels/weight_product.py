@@ -7,7 +7,7 @@ float32; scales multiply sums, never operands, so that nothing is rounded but th
 import triton
 import triton.language as tl
 
-from hwmodels.gpu.kernels.code_tile import weight_tile
+from hwmodels.gpu.kernels.code_tile import spread, weight_tile
 from hwmodels.gpu.kernels.operands import tile_place
 
 
@@ -26,6 +26,7 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
     part,
     PLANES: tl.constexpr,
     SCALE_GROUP: tl.constexpr,
+    SHARED: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -49,8 +50,8 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
 ):
     """Compute one tile of x (rows, depth) times the weights, or with ``SPLIT`` of the sum over ``part`` of the depth.
 
-    ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP``, a multiple of ``BLOCK_K``, is the
-    depth that shares a scale; 0 is all of it. ``WIDEN`` multiplies in float32, to which both operands are widened exactly. A value
+    ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP`` is the depth
+    that shares a scale; 0 is all of it. Scales change only after every ``SHARED`` of a tile's depth, which has whole such parts. ``WIDEN`` multiplies in float32, to which both operands are widened exactly. A value
     is ``FACTOR``, a power of two, times the sum of ``TERMS`` values, each in a table of its own where there are several. ``NATIVE``
     says whether bfloat16 has arithmetic.
     """
@@ -70,18 +71,23 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
             activations = tl.load(x_rows + across[None, :], mask=(across < depth)[None, :], other=0.0)
             if WIDEN:
                 activations = activations.to(tl.float32)
-            if SCALE_GROUP > 0:
-                sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
-            for term in tl.static_range(TERMS):
-                values = table + (term << BITS)
-                w = weight_tile(
-                    weights, k, values, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE
-                )
-                if WIDEN:
-                    w = w.to(tl.float32)
-                sums = tl.dot(w, tl.trans(activations), sums, input_precision=PRECISION)
-            if SCALE_GROUP > 0:
-                total += sums * _scale(plane_scales + k // SCALE_GROUP, FACTOR)
+            for piece in tl.static_range(BLOCK_K // SHARED):
+                own = activations
+                if SHARED < BLOCK_K:
+                    own = tl.where((tl.arange(0, BLOCK_K) // SHARED == piece)[None, :], activations, 0.0)
+                own = tl.trans(spread(own, BITS, 2))
+                if SCALE_GROUP > 0:
+                    sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
+                for term in tl.static_range(TERMS):
+                    values = table + (term << BITS)
+                    w = weight_tile(
+                        weights, k, values, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE
+                    )
+                    if WIDEN:
+                        w = w.to(tl.float32)
+                    sums = tl.dot(w, own, sums, input_precision=PRECISION)
+                if SCALE_GROUP > 0:
+                    total += sums * _scale(plane_scales + (k + piece * SHARED) // SCALE_GROUP, FACTOR)
         if SCALE_GROUP == 0:
             total += sums * _scale(plane_scales, FACTOR)
     place = out + m.to(tl.int64)[None, :] * columns + n[:, None]

@@ -157,8 +157,8 @@ COMPILED = {
 def asked(name: str, activation: str, rows: int) -> Request:
     own = "*fp16" if activation == "float16" else "*bf16"
     constants = {
-        **compiled_arguments(block_format(name)), **tile_for(rows, 4096, 4096, 2).arguments(), "WIDENED": False, "HAS_BIAS": True,
-        "SPLIT": rows == 1,
+        **compiled_arguments(block_format(name), TYPES[activation], native=True), **tile_for(rows, 4096, 4096, 2).arguments(),
+        "HAS_BIAS": True, "SPLIT": rows == 1,
     }  # fmt: skip
     if rows == 1:
         constants["rows"] = 1  # as Triton specialises it

@@ -10,7 +10,7 @@ import formats
 from formats import pack
 from formats.errors import InvalidValueError
 from formats.registry import FAMILIES, scalar
-from hwmodels.gpu.kernels.code_tile import weight_tile
+from hwmodels.gpu.kernels.code_tile import spread, weight_tile
 from hwmodels.gpu.kernels.decode import paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier, Decoding, decoding
 from hwmodels.gpu.kernels.operand_type import exact_in
@@ -33,7 +33,7 @@ def decode_all(words, table, out, COUNT: tl.constexpr, KIND: tl.constexpr, BITS:
                SIGNED: tl.constexpr, PAIRED: tl.constexpr):  # fmt: skip
     row = words + tl.full((1, 1), 0, tl.int32)
     values = weight_tile(row, 0, table, COUNT, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, False)
-    tl.store(out + tl.arange(0, COUNT)[None, :], values)
+    tl.store(out + spread(tl.arange(0, COUNT)[None, :], BITS, 2), values)
 
 
 def decoded(found: Decoding, carrier: Carrier, *, paired: bool) -> np.ndarray:

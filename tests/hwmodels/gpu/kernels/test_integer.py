@@ -18,7 +18,7 @@ from hwmodels.gpu.kernels.integer_operand import operand
 from hwmodels.gpu.kernels.integer_sums import finish_integer_sums, integer_product
 from hwmodels.gpu.kernels.kernel import Kernel, Product
 from hwmodels.gpu.kernels.launching import Tile, tile_for
-from hwmodels.gpu.kernels.packing import FILLED
+from hwmodels.gpu.kernels.packing import FILLED, unit
 
 #: depth shared by two programs and by one; ragged in every direction
 TILES = (Tile(rows=16, columns=32, depth=32, splits=2), Tile(rows=16, columns=16, depth=64))
@@ -185,7 +185,7 @@ def test_operands_that_do_not_fit_are_refused(case: tuple[torch.Tensor, IntegerW
     assert str(error.value) == "codes of an integer product must be contiguous of shape (rows, 83), not (19, 82)"
     with pytest.raises(InvalidValueError) as error:
         integer_matmul(x, "int8", w, tile=Tile(rows=16, columns=16, depth=2 * FILLED))
-    assert str(error.value) == f"depth of a tile must divide {FILLED}, not be {2 * FILLED}"
+    assert str(error.value) == f"depth of a tile must divide {FILLED} and be a multiple of {unit(w.fmt.bits)}, not {2 * FILLED}"
     with pytest.raises(InvalidValueError) as error:
         weights(np.full((4, 4), 2, np.uint8), "ternary")
     assert str(error.value) == "codes of a weight must be numbers of ternary, not 2, which is none"

@@ -14,7 +14,7 @@ from formats.quantizer import Quantizer
 from formats.registry import scalar
 from hwmodels.gpu.kernels.launching import Tile
 from hwmodels.gpu.kernels.operand_type import operand_type
-from hwmodels.gpu.kernels.packing import of_tensor, pack_weight
+from hwmodels.gpu.kernels.packing import of_tensor, pack_weight, unit
 from hwmodels.gpu.kernels.weight_only import (
     WeightOperand,
     bound,
@@ -68,7 +68,7 @@ def test_products_of_ragged_shapes_are_right_in_every_format(name: str, activati
     x = random_activations(5, 83, activation, seed=2)
     result, allowed = expected(name, codes, scales, group, x, weight)
     whole = weight_only_gemm(x, weight, Tile(rows=16, columns=32, depth=group or 32))
-    shared = weight_only_gemv(x, weight, Tile(rows=16, columns=16, depth=16, splits=3))
+    shared = weight_only_gemv(x, weight, Tile(rows=16, columns=16, depth=max(16, unit(scalar(name).bits)), splits=3))
     for found in (whole, shared):
         assert found.dtype == x.dtype
         assert (np.abs(found.double().numpy() - result) <= allowed).all()
@@ -87,7 +87,7 @@ def test_any_shape_any_split(rows: int, columns: int, depth: int, splits: int, g
     weight = prepare(pack_weight(codes, scalar("int3"), scales, group), "bfloat16")
     x = random_activations(rows, depth, "bfloat16", seed=depth)
     result, allowed = expected("int3", codes, scales, group, x, weight)
-    found = weight_only_gemm(x, weight, Tile(rows=16, columns=32, depth=16, splits=splits))
+    found = weight_only_gemm(x, weight, Tile(rows=16, columns=32, depth=32, splits=splits))
     assert (np.abs(found.double().numpy() - result) <= allowed).all()
 
 
@@ -259,19 +259,23 @@ def test_operands_that_do_not_fit_are_refused() -> None:
     assert str(error.value) == "activations beside weights in codes must be float16 or bfloat16, not float32"
 
 
-def test_a_tile_must_divide_the_group() -> None:
-    codes, scales = random_weight("int4", 4, 48, 48, seed=12)
-    weight = prepare(pack_weight(codes, scalar("int4"), scales, 48), "float16")
-    with pytest.raises(InvalidValueError) as error:
-        weight_only_gemm(torch.ones(2, 48, dtype=torch.float16), weight, Tile(rows=16, columns=16, depth=32))
-    assert str(error.value) == "depth of a tile must divide the group of 48, not be 32"
+@pytest.mark.parametrize("group", [16, 48])
+def test_a_tile_may_be_deeper_than_a_group(group: int) -> None:
+    codes, scales = random_weight("int4", 9, 130, group, seed=12)
+    weight = prepare(pack_weight(codes, scalar("int4"), scales, group), "float16")
+    x = random_activations(2, 130, "float16", seed=13)
+    result, allowed = expected("int4", codes, scales, group, x, weight)
+    found = weight_only_gemm(x, weight, Tile(rows=16, columns=16, depth=64))
+    assert (np.abs(found.double().numpy() - result) <= allowed).all()
 
 
-def test_no_tile_is_deeper_than_rows_are_filled_up_to() -> None:
-    weight = prepare(pack_weight(WEIGHT[0], scalar("int4"), WEIGHT[2], 0), "float16")
+@pytest.mark.parametrize(("name", "depth", "units"), [("int4", 512, 8), ("int3", 16, 32)])
+def test_a_tile_holds_whole_units_and_is_no_deeper_than_rows_are_filled_up_to(name: str, depth: int, units: int) -> None:
+    codes, scales = random_weight(name, 4, 48, 0, seed=14)
+    weight = prepare(pack_weight(codes, scalar(name), scales), "float16")
     with pytest.raises(InvalidValueError) as error:
-        weight_only_gemm(torch.ones(2, 32, dtype=torch.float16), weight, Tile(rows=16, columns=16, depth=512))
-    assert str(error.value) == "depth of a tile must divide 256, not be 512"
+        weight_only_gemm(torch.ones(2, 48, dtype=torch.float16), weight, Tile(rows=16, columns=16, depth=depth))
+    assert str(error.value) == f"depth of a tile must divide 256 and be a multiple of {units}, not {depth}"
 
 
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3b11fnuz", "int3"])

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from hwmodels.gpu.kernels.decode import decode, finish, lanes
+from hwmodels.gpu.kernels.lookup import lookup_tile
 
 
 @triton.jit
@@ -31,13 +32,17 @@ def weight_tile(  # type: ignore[no-untyped-def]
     SIGNED: tl.constexpr,
     PAIRED: tl.constexpr,
     NATIVE: tl.constexpr,
+    TABLE: tl.constexpr = 0,
 ):
     """Return the values of the codes ``start`` … ``start + COUNT - 1`` of each row, of shape (rows, COUNT), in the order of tiles.
 
     ``row`` points to the first 32-bit word of each row, of shape (rows, 1); ``start`` and ``COUNT`` are whole units. The other
-    constants are those of ``decode.paired_arguments``, and whether bfloat16 has arithmetic.
+    constants are those of ``decode.paired_arguments``, and whether bfloat16 has arithmetic; ``TABLE`` is that of ``lookup_tile``.
     """
-    if PAIRED:
+    if KIND == "lookup":
+        words = _words(row, start, BITS, COUNT)
+        values = finish(lookup_tile(words[0], TABLE, NATIVE), KIND, CARRIER, MANTISSA, BIAS, P1, NATIVE)
+    elif PAIRED:
         halves = register_tile(row, start, BITS, COUNT, 2, KIND, MANTISSA, BIAS, P0, SIGNED)
         values = finish(halves, KIND, CARRIER, MANTISSA, BIAS, P1, NATIVE)
     else:
@@ -47,13 +52,19 @@ def weight_tile(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return a tile of activations, (rows, depth), with its depth in the order of tiles of codes of ``BITS`` bits."""
+def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr, KIND: tl.constexpr = ""):  # type: ignore[no-untyped-def]
+    """Return a tile of activations, (rows, depth), with its depth in the order of tiles of codes of ``BITS`` bits.
+
+    Of the kind ``lookup``, codes of one place follow each other.
+    """
     ROWS: tl.constexpr = x.shape[0]
     DEPTH: tl.constexpr = x.shape[1]
     UNIT: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
     if UNIT == PARTS:
         found = x
+    elif KIND == "lookup":
+        units = tl.reshape(x, (ROWS, DEPTH // UNIT, UNIT // PARTS, PARTS))
+        found = tl.reshape(tl.permute(units, (0, 2, 1, 3)), (ROWS, DEPTH))
     else:
         units = tl.reshape(x, (ROWS, DEPTH // UNIT, PARTS, UNIT // PARTS))
         found = tl.reshape(tl.permute(units, (0, 3, 1, 2)), (ROWS, DEPTH))
@@ -145,18 +156,23 @@ def _one(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Return the parts of one place of each unit, of shape (rows, units, PARTS)."""
     STEP: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
-    first, second = _code(words, PLACE, BITS), _code(words, PLACE + STEP, BITS)
-    if KIND == "codes":
-        parts = tl.join(first.to(tl.int32, bitcast=True), second.to(tl.int32, bitcast=True))
+    if BITS == 8 or BITS == 4 or BITS == 2:
+        EVERY: tl.constexpr = 0x10001 if PARTS == 2 else 0x1010101
+        codes = (words[0] >> (PLACE * BITS)) & (((1 << BITS) - 1) * EVERY)
     elif PARTS == 2:
-        bits = lanes(first | (second << 16), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
-        parts = tl.join(bits.to(tl.int16), (bits >> 16).to(tl.int16))
+        codes = _code(words, PLACE, BITS) | (_code(words, PLACE + STEP, BITS) << 16)
     else:
-        third, fourth = _code(words, PLACE + 2 * STEP, BITS), _code(words, PLACE + 3 * STEP, BITS)
-        bits = lanes(first | (second << 8) | (third << 16) | (fourth << 24), KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
-        even = tl.join(bits.to(tl.uint8), (bits >> 16).to(tl.uint8))
-        pairs = tl.join(even, tl.join((bits >> 8).to(tl.uint8), (bits >> 24).to(tl.uint8)))
-        parts = tl.reshape(pairs, (bits.shape[0], bits.shape[1], 4))
+        lower = _code(words, PLACE, BITS) | (_code(words, PLACE + STEP, BITS) << 8)
+        codes = lower | (_code(words, PLACE + 2 * STEP, BITS) << 16) | (_code(words, PLACE + 3 * STEP, BITS) << 24)
+    if KIND == "codes":
+        parts = tl.join((codes & 0xFFFF).to(tl.int32, bitcast=True), (codes >> 16).to(tl.int32, bitcast=True))
+    else:
+        bits = lanes(codes, KIND, BITS, MANTISSA, BIAS, P0, SIGNED)
+        if PARTS == 2:
+            parts = tl.join(bits.to(tl.int16), (bits >> 16).to(tl.int16))
+        else:
+            even, odd = tl.join(bits.to(tl.uint8), (bits >> 16).to(tl.uint8)), tl.join((bits >> 8).to(tl.uint8), (bits >> 24).to(tl.uint8))
+            parts = tl.reshape(tl.join(even, odd), (bits.shape[0], bits.shape[1], 4))
     return parts
 
 

@@ -6,8 +6,11 @@ by ``decode``. No cast from a type of 8 bits or fewer is used: Triton's own diff
 
 from typing import Any
 
+import numpy as np
+import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 
 from hwmodels.gpu.kernels.decoding import Carrier, Decoding
 
@@ -25,12 +28,30 @@ def paired_arguments(found: Decoding, carrier: Carrier, *, paired: bool = True) 
 
     ``PAIRED`` says which: codes are decoded two at a time wherever they can be, unless ``paired`` is False.
     """
+    if paired and looked_up(found, carrier):
+        return _arguments(found, carrier, carrier) | {"PAIRED": True, "KIND": "lookup"}
     if not paired or not found.in_halves(carrier):
         return arguments(found, carrier) | {"PAIRED": False}
     given = _arguments(found, carrier, carrier) | {"PAIRED": True}
     if found.kind == "power":  # a float without mantissa bits, whose exponent field 0 is zero
         given |= {"KIND": "floating", "P0": 0, "P1": -found.first, "P2": -1}
     return given
+
+
+def packed_tables(terms: NDArray[np.float32], carrier: Carrier) -> int:
+    """Return tables of 16 numbers, (terms, 16), as ``lookup_tile`` takes them: a whole number of 256 bits for each term.
+
+    The lower bytes of the numbers in the carrier, 16 bits wide, are the lower half of them.
+    """
+    kind = torch.float16 if carrier == "float16" else torch.bfloat16
+    numbers = torch.from_numpy(terms.copy()).to(kind).view(torch.int16).numpy()
+    apart = numbers.astype("<i2").view(np.uint8).reshape(len(terms), -1, 2).transpose(0, 2, 1)
+    return int.from_bytes(apart.tobytes(), "little")
+
+
+def looked_up(found: Decoding, carrier: Carrier) -> bool:
+    """Whether codes are looked up in registers: 16 numbers of 16 bits that no other kind has."""
+    return found.kind == "table" and found.bits == 4 and carrier != "float32"
 
 
 def _arguments(found: Decoding, carrier: Carrier, built: Carrier) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from formats.errors import InvalidValueError
 from formats.format import Format
 from hwmodels.gpu.kernels import environment
-from hwmodels.gpu.kernels.decode import paired_arguments
+from hwmodels.gpu.kernels.decode import looked_up, packed_tables, paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier
 from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, split_depth
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, OperandType, operand_type
@@ -193,6 +193,7 @@ def compiled_arguments(weight: WeightOperand, tile: Tile, *, split: bool) -> dic
         "PRECISION": "tf32" if found.operand == "tf32" else "ieee",
         "WIDEN": widened,
         "TERMS": len(found.terms) if found.decoding.kind == "table" else 1,
+        "TABLE": packed_tables(found.terms, found.carrier) if looked_up(found.decoding, found.carrier) else 0,
         "FACTOR": found.factor,
         "NATIVE": not environment.INTERPRETED,
     }

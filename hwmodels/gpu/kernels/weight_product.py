@@ -47,13 +47,14 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
     SIGNED: tl.constexpr,
     PAIRED: tl.constexpr,
     NATIVE: tl.constexpr,
+    TABLE: tl.constexpr,
 ):
     """Compute one tile of x (rows, depth) times the weights, or with ``SPLIT`` of the sum over ``part`` of the depth.
 
     ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP`` is the depth
     that shares a scale; 0 is all of it. Scales change only after every ``SHARED`` of a tile's depth, which has whole such parts. ``WIDEN`` multiplies in float32, to which both operands are widened exactly. A value
     is ``FACTOR``, a power of two, times the sum of ``TERMS`` values, each in a table of its own where there are several. ``NATIVE``
-    says whether bfloat16 has arithmetic.
+    says whether bfloat16 has arithmetic. ``TABLE`` holds what codes of the kind ``lookup`` stand for, as ``packed_tables`` packs it.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     row = tl.minimum(n, columns - 1).to(tl.int64)
@@ -75,14 +76,14 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
                 own = activations
                 if SHARED < BLOCK_K:
                     own = tl.where((tl.arange(0, BLOCK_K) // SHARED == piece)[None, :], activations, 0.0)
-                own = tl.trans(spread(own, BITS, 2))
+                own = tl.trans(spread(own, BITS, 2, KIND))
                 if SCALE_GROUP > 0:
                     sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
                 for term in tl.static_range(TERMS):
-                    values = table + (term << BITS)
                     w = weight_tile(
-                        weights, k, values, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE
-                    )
+                        weights, k, table + (term << BITS), BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED,
+                        NATIVE, TABLE >> (256 * term),
+                    )  # fmt: skip
                     if WIDEN:
                         w = w.to(tl.float32)
                     sums = tl.dot(w, own, sums, input_precision=PRECISION)

@@ -4,6 +4,8 @@ Codes whose kind allows it are decoded two at a time, in the halves of 32 bits: 
 by ``decode``. No cast from a type of 8 bits or fewer is used: Triton's own differ from device to device.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,19 @@ def paired_arguments(found: Decoding, carrier: Carrier, *, paired: bool = True) 
     if found.kind == "power":  # a float without mantissa bits, whose exponent field 0 is zero
         given |= {"KIND": "floating", "P0": 0, "P1": -found.first, "P2": -1}
     return given
+
+
+def factor(given: Mapping[str, Any]) -> float:
+    """Return the power of two that values decoded with these arguments must be multiplied by: scales can do that at no cost.
+
+    Signs and ones become twos. float16 has the quotient of the biases of floats so small that sums of products keep all their bits.
+    """
+    if not given["PAIRED"]:
+        return 1.0
+    if given["KIND"] == "planes":
+        return 0.5
+    folded = given["KIND"] == "floating" and given["CARRIER"] == "float16"
+    return math.ldexp(1.0, given["BIAS"] - given["P1"]) if folded else 1.0
 
 
 def packed_tables(terms: NDArray[np.float32], carrier: Carrier) -> int:
@@ -101,7 +116,7 @@ def lanes(  # type: ignore[no-untyped-def]
         own: tl.constexpr = 1 << (BITS - 1)
         bits = ((pairs & (own * four)) << (8 - BITS)) | ((pairs & ((own - 1) * four)) << P0)
     elif KIND == "planes":
-        bits = ((pairs & both) * (BIAS << MANTISSA)) | ((pairs & (2 * both)) << 14)
+        bits = (pairs & (3 * both)) << 14  # 2 with its sign, in float16 and bfloat16 alike
     elif KIND == "integer":
         # the code in the last places of a float that is 2**MANTISSA and more
         bits = (pairs ^ (P0 * both)) | (((BIAS + MANTISSA) << MANTISSA) * both)
@@ -126,13 +141,14 @@ def finish(  # type: ignore[no-untyped-def]
 ):
     """Return the values of the bits of ``lanes``, int16: what they are too much is taken off, or the biases are divided out.
 
-    Without ``NATIVE`` bfloat16 is reckoned with in float32, which gives the same: the interpreter has no arithmetic of bfloat16.
+    What ``factor`` says is left to scales. Without ``NATIVE`` bfloat16 is reckoned with in float32, which gives the same: the
+    interpreter has no arithmetic of bfloat16.
     """
     narrow: tl.constexpr = CARRIER != "bfloat16" or NATIVE
     built = _half(halves, CARRIER, NATIVE)
     if KIND == "integer":
         built = built - ((1 << MANTISSA) + P1)
-    elif KIND == "floating" and P1 != BIAS:
+    elif KIND == "floating" and P1 != BIAS and CARRIER != "float16":
         built = built * 2.0 ** (BIAS - P1)  # one that is known when the kernel is compiled: no tensor of them has a layout
     return built if narrow else _carried(built, CARRIER)
 

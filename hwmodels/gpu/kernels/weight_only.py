@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from formats.errors import InvalidValueError
 from formats.format import Format
 from hwmodels.gpu.kernels import environment
-from hwmodels.gpu.kernels.decode import looked_up, packed_tables, paired_arguments
+from hwmodels.gpu.kernels.decode import factor, looked_up, packed_tables, paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier
 from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, split_depth
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, OperandType, operand_type
@@ -31,6 +31,8 @@ from hwmodels.gpu.kernels.weight_product import add_parts, weight_only_tile
 
 #: most rows that ``weight_only_gemv`` takes
 FEW_ROWS = 16
+#: rows of the smallest tile
+FEWER_ROWS = 8
 #: programs that a split depth should give each multiprocessor
 PROGRAMS_EACH = 4
 _ADDED_AT_ONCE = 1024
@@ -81,7 +83,7 @@ def weight_only_gemv(x: torch.Tensor, weight: WeightOperand, tile: Tile | None =
     """Return the same for 1 to 16 rows, the depth shared among programs; ``ValueError`` for more rows."""
     if x.shape[0] > FEW_ROWS:
         raise InvalidValueError(f"rows of weight_only_gemv must be 1 to {FEW_ROWS}, not {x.shape[0]}; nearest: weight_only_gemm")
-    return _run(x, weight, tile, tuned, gemv_tiles(weight))
+    return _run(x, weight, tile, tuned, gemv_tiles(weight, x.shape[0]))
 
 
 def gemm_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
@@ -90,22 +92,23 @@ def gemm_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
         return tuple(Tile(rows=height, columns=64, depth=_step(weight, 16), warps=4, stages=2) for height in (16, 32))
     depth = _step(weight, 128 // weight.type.bytes)
     if rows <= 64:
-        height = 16 if rows <= 16 else 32 if rows <= 32 else 64
+        height = 8 if rows <= 8 else 16 if rows <= 16 else 32 if rows <= 32 else 64
         return tuple(Tile(rows=height, columns=width, depth=depth, warps=4, stages=4) for width in (64, 128))
     wide = Tile(rows=128, columns=128, depth=depth, warps=8, stages=3)
     return wide, replace(wide, rows=256), replace(wide, rows=64, warps=4)
 
 
-def gemv_tiles(weight: WeightOperand) -> tuple[Tile, ...]:
+def gemv_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
     """Return candidate tiles that share the depth, the first being what is taken untuned."""
     packed = weight.weight
+    height = FEW_ROWS if rows > FEWER_ROWS else FEWER_ROWS
     found = []
-    shapes = ((32, 16),) if weight.type.operand == "float32" else ((64, 128), (64, 256), (128, 128))
+    shapes = ((32, 16),) if weight.type.operand == "float32" else ((128, 128), (64, 128), (64, 256), (128, 256))
     for width, deepest in shapes:
         depth = _step(weight, deepest if weight.type.bytes == 2 else max(deepest // 2, 16))
         wanted = math.ceil(PROGRAMS_EACH * environment.multiprocessors() / math.ceil(packed.columns / width))
         splits = max(1, min(wanted, packed.depth // (2 * depth)))
-        found.append(Tile(rows=FEW_ROWS, columns=width, depth=depth, warps=4, stages=4, splits=splits))
+        found.append(Tile(rows=height, columns=width, depth=depth, warps=4, stages=4, splits=splits))
     return tuple(dict.fromkeys(found))
 
 
@@ -183,8 +186,9 @@ def compiled_arguments(weight: WeightOperand, tile: Tile, *, split: bool) -> dic
     found = weight.type
     # the interpreter would multiply the bits of bfloat16 as whole numbers
     widened = found.carrier == "float32" or (environment.INTERPRETED and found.operand == "bfloat16")
+    how = paired_arguments(found.decoding, found.carrier)
     return {
-        **paired_arguments(found.decoding, found.carrier),
+        **how,
         **tile.arguments(),
         "PLANES": weight.weight.planes,
         "SCALE_GROUP": weight.weight.group,
@@ -194,6 +198,6 @@ def compiled_arguments(weight: WeightOperand, tile: Tile, *, split: bool) -> dic
         "WIDEN": widened,
         "TERMS": len(found.terms) if found.decoding.kind == "table" else 1,
         "TABLE": packed_tables(found.terms, found.carrier) if looked_up(found.decoding, found.carrier) else 0,
-        "FACTOR": found.factor,
+        "FACTOR": found.factor * factor(how),
         "NATIVE": not environment.INTERPRETED,
     }

@@ -41,7 +41,7 @@ def asked(name: str, activation: str, group: int, rows: int) -> Request:
     codes = np.full((64, 512), np.flatnonzero(np.isfinite(fmt.values))[0])
     weight = prepare(pack_weight(codes, fmt, scales, group), activation)
     split = rows <= 16
-    tile = gemv_tiles(weight)[0] if split else gemm_tiles(weight, rows)[0]
+    tile = gemv_tiles(weight, rows)[0] if split else gemm_tiles(weight, rows)[0]
     own = "*fp16" if activation == "float16" else "*bf16"
     constants = compiled_arguments(weight, tile, split=split) | {"WIDEN": weight.table.dtype == torch.float32, "NATIVE": True}
     signature = {"x": own, "words": "*i32", "scales": "*fp32", "table": TYPES[weight.table.dtype], "out": "*fp32" if split else own}
@@ -96,12 +96,15 @@ def test_partial_sums_are_added_without_spills() -> None:
     [
         ("few rows", "HADD2.BF16_V2 "),
         ("integers by channel", "HADD2 "),
-        ("minifloats", "HMUL2 "),
         ("powers of two", "HMUL2.BF16_V2 "),
     ],
 )
 def test_codes_are_decoded_two_at_a_time(case: str, instruction: str, compiled: dict[str, Compiled]) -> None:
     assert instruction in compiled[case].sass
+
+
+def test_float16_leaves_the_biases_of_floats_to_the_scales(compiled: dict[str, Compiled]) -> None:
+    assert "HMUL2" not in compiled["minifloats"].sass
 
 
 def test_older_architectures_take_their_own_instruction() -> None:

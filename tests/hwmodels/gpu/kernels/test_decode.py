@@ -11,7 +11,7 @@ from formats import pack
 from formats.errors import InvalidValueError
 from formats.registry import FAMILIES, scalar
 from hwmodels.gpu.kernels.code_tile import spread, weight_tile
-from hwmodels.gpu.kernels.decode import paired_arguments
+from hwmodels.gpu.kernels.decode import factor, paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier, Decoding, decoding
 from hwmodels.gpu.kernels.operand_type import exact_in
 from hwmodels.gpu.kernels.packing import FILLED
@@ -46,7 +46,7 @@ def decoded(found: Decoding, carrier: Carrier, *, paired: bool) -> np.ndarray:
     given = paired_arguments(found, carrier, paired=paired)
     assert given["PAIRED"] == paired
     decode_all[(1,)](torch.from_numpy(packed.view(np.int32)), table, out, FILLED, **given)
-    return out.float().numpy()[: 2**found.bits]
+    return out.float().numpy()[: 2**found.bits] * np.float32(factor(given))
 
 
 @pytest.mark.parametrize("fmt", every_format(), ids=lambda fmt: fmt.name)

@@ -13,15 +13,16 @@ import triton
 import triton.language as tl
 
 from formats import kernels as loops
-from formats.boundaries import DETERMINISTIC_ROUNDINGS
+from formats.boundaries import DETERMINISTIC_ROUNDINGS, boundaries
 from formats.definition import Definition
 from formats.errors import InvalidValueError
 from formats.kernels.elements import HALF_STEP, QUARTER_STEP, THREE_QUARTERS_STEP
 from formats.names import unknown_name
 from formats.rules import rule
+from hwmodels.gpu.kernels.dividing import REACH
 
 UNIFORM, FLOATING, LOGARITHMIC = tl.constexpr("uniform"), tl.constexpr("floating"), tl.constexpr("logarithmic")
-#: every level's threshold is compared with, where there are few, else they are bisected
+#: levels are bisected by their thresholds: 15 of them in registers, or more in memory
 FEW, BISECTED = tl.constexpr("few"), tl.constexpr("bisected")
 _KINDS = {loops.UNIFORM: "uniform", loops.FLOATING: "floating", loops.LOGARITHMIC: "logarithmic"}
 MOST_COMPARED = 15
@@ -67,14 +68,25 @@ def rounding_of(fmt: Definition, rounding: str, device: str | torch.device) -> R
         "NEGATIVE_ZERO": int(numbers.negative_zero),
         "NAN": int(numbers.nan),
         "THRESHOLDS": len(tables.thresholds) if by_table else 0,
+        "EXACT": not _within_reach(fmt, rounding),
     }
     thresholds = tables.thresholds if by_table else np.zeros(1, np.float32)
     codes = tables.level_codes[: len(thresholds) + 1] if by_table else np.zeros(1, np.int64)
+    if kind == "few":
+        missing = MOST_COMPARED - len(thresholds)
+        thresholds, codes = np.pad(thresholds, (0, missing), constant_values=np.inf), np.pad(codes, (0, missing), mode="edge")
     return Rounding(
         constants=constants,
         thresholds=torch.from_numpy(np.ascontiguousarray(thresholds)).to(device),
         level_codes=torch.from_numpy(codes.astype(np.int32)).to(device),
     )
+
+
+def _within_reach(fmt: Definition, rounding: str) -> bool:
+    """Whether every boundary between codes, and the largest level, is a quotient that ``dividing`` gives."""
+    edges = np.append(boundaries(fmt, rounding), fmt.float32_values[np.isfinite(fmt.float32_values)])
+    sizes = np.abs(edges[np.isfinite(edges) & (edges != 0)])
+    return bool(sizes.size) and float(sizes.max()) <= REACH / 4 and float(sizes.min()) >= 4 / REACH
 
 
 @triton.jit
@@ -128,18 +140,30 @@ def _logarithmic(magnitude, STEPS: tl.constexpr, FIRST: tl.constexpr):  # type: 
 @triton.jit
 def _level_by_table(q, thresholds, level_codes, KIND: tl.constexpr, THRESHOLDS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the code of the last level whose threshold a number reaches."""
-    code = tl.zeros_like(as_bits(q)) + tl.load(level_codes)
+    level = tl.zeros_like(as_bits(q))
+    half: tl.constexpr = (THRESHOLDS + 1) // 2
     if KIND == FEW:
-        for i in tl.static_range(THRESHOLDS):
-            code = tl.where(q >= tl.load(thresholds + i), tl.load(level_codes + i + 1), code)
+        level = _level_of_few(q, thresholds)
     else:
-        level = tl.zeros_like(code)
-        half: tl.constexpr = (THRESHOLDS + 1) // 2
         for i in tl.static_range(16):
             if (half >> i) > 0:
                 level += tl.where(q >= tl.load(thresholds + level + ((half >> i) - 1)), half >> i, 0)
-        code = tl.load(level_codes + level)
-    return code
+    return tl.load(level_codes + level)
+
+
+@triton.jit
+def _level_of_few(q, thresholds):  # type: ignore[no-untyped-def]
+    """Return the last level whose threshold, of 15, a number reaches: bisected, the thresholds chosen among registers."""
+    first = q >= tl.load(thresholds + 7)
+    second = q >= tl.where(first, tl.load(thresholds + 11), tl.load(thresholds + 3))
+    upper = tl.where(second, tl.load(thresholds + 13), tl.load(thresholds + 9))
+    third = q >= tl.where(first, upper, tl.where(second, tl.load(thresholds + 5), tl.load(thresholds + 1)))
+    highest = tl.where(third, tl.load(thresholds + 14), tl.load(thresholds + 12))
+    higher = tl.where(third, tl.load(thresholds + 10), tl.load(thresholds + 8))
+    lower = tl.where(third, tl.load(thresholds + 6), tl.load(thresholds + 4))
+    lowest = tl.where(third, tl.load(thresholds + 2), tl.load(thresholds))
+    fourth = q >= tl.where(first, tl.where(second, highest, higher), tl.where(second, lower, lowest))
+    return tl.where(first, 8, 0) + tl.where(second, 4, 0) + tl.where(third, 2, 0) + fourth.to(tl.int32)
 
 
 @triton.jit
@@ -158,7 +182,9 @@ def encoded(  # type: ignore[no-untyped-def]
         code = (as_bits(clipped + 12582912.0) + ZERO) & ((1 << BITS) - 1)  # 1.5 * 2**23 leaves no bit below the units
     elif KIND == FLOATING:
         code = floating_steps(magnitude, MANTISSA, FIRST_NORMAL)
-        code |= tl.where(code > (0 if ZERO == NEGATIVE_ZERO else -1), sign, 0)
+        if ZERO == NEGATIVE_ZERO:
+            sign = tl.where(code > 0, sign, 0)
+        code |= sign
     elif KIND == LOGARITHMIC:
         below, above = _logarithmic(magnitude, MANTISSA, FIRST)
         level = (1 << (BITS - 1)) - 1 - below if SIGNED else below

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from hwmodels.gpu.kernels.dividing import divisor, quotient
 from hwmodels.gpu.kernels.encoding import as_bits, as_float, constant, encoded, floating_level, floating_steps
 
 #: where scales come from: given; the largest magnitude over a level; a power of two, or a small float, for a block format
@@ -63,12 +64,13 @@ def quantize_groups(  # type: ignore[no-untyped-def]
     SCALE_MANTISSA: tl.constexpr, SCALE_FIRST: tl.constexpr, LEVEL: tl.constexpr,
     KIND: tl.constexpr, BITS: tl.constexpr, SIGNED: tl.constexpr, MANTISSA: tl.constexpr, FIRST_NORMAL: tl.constexpr,
     LOW: tl.constexpr, HIGH: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, NEGATIVE_ZERO: tl.constexpr,
-    NAN: tl.constexpr, THRESHOLDS: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr, PIECES: tl.constexpr,
+    NAN: tl.constexpr, THRESHOLDS: tl.constexpr, EXACT: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
     """Encode ``GROUPS`` groups, ``SIZE`` elements of each at a time.
 
     Where scales are given each program encodes one piece of the groups. Where they are found it encodes all ``PIECES`` of them: a
-    group of one piece is read once, a longer one again after its scale is known.
+    group of one piece is read once, a longer one again after its scale is known. ``EXACT`` divides each number: for formats whose
+    levels ``dividing`` does not reach.
     """
     pieces = tl.cdiv(group, SIZE) if SCALES == GIVEN else 1
     number = tl.program_id(0) // pieces * GROUPS + tl.arange(0, GROUPS)
@@ -95,12 +97,17 @@ def quantize_groups(  # type: ignore[no-untyped-def]
             scale_code, scale = _ratio_scale(largest, tensor, reach, LOWEST, HIGHEST, SCALE_MANTISSA, SCALE_FIRST)
             stored = scale_code.to(tl.uint8)
         tl.store(scales_pointer + number, stored, mask=number < groups)
-    scales = tl.broadcast_to(scale[:, None], (GROUPS, SIZE))
+    # a scale that is found leaves no quotient far above the largest level
+    power, near_one, reciprocal = divisor(scale)
     for piece in range(0, PIECES):
         if PIECES > 1:
             x, place, inside = _tile(x_pointer, row, part, within + piece * SIZE, number, groups, length, group)
+        if EXACT:
+            q = tl.div_rn(x, tl.broadcast_to(scale[:, None], (GROUPS, SIZE)))
+        else:
+            q = quotient(x, power[:, None], near_one[:, None], reciprocal[:, None], SCALES != GIVEN)
         code = encoded(
-            tl.div_rn(x, scales), thresholds, level_codes, KIND, BITS, SIGNED, MANTISSA, FIRST_NORMAL, LOW, HIGH, FIRST, ZERO,
+            q, thresholds, level_codes, KIND, BITS, SIGNED, MANTISSA, FIRST_NORMAL, LOW, HIGH, FIRST, ZERO,
             NEGATIVE_ZERO, NAN, THRESHOLDS,
         )  # fmt: skip
         tl.store(codes_pointer + place, code.to(tl.uint8), mask=inside)

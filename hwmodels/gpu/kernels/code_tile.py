@@ -14,6 +14,9 @@ import triton.language as tl
 from hwmodels.gpu.kernels.decode import decode, finish, lanes
 from hwmodels.gpu.kernels.lookup import lookup_tile
 
+#: kind of codes that stay what they are
+CODES = tl.constexpr("codes")
+
 
 @triton.jit
 def weight_tile(  # type: ignore[no-untyped-def]
@@ -46,13 +49,13 @@ def weight_tile(  # type: ignore[no-untyped-def]
         halves = register_tile(row, start, BITS, COUNT, 2, KIND, MANTISSA, BIAS, P0, SIGNED)
         values = finish(halves, KIND, CARRIER, MANTISSA, BIAS, P1, NATIVE)
     else:
-        codes = register_tile(row, start, BITS, COUNT, 2, "codes", 0, 0, 0, False)
+        codes = register_tile(row, start, BITS, COUNT, 2, CODES, 0, 0, 0, False)
         values = decode(codes, table, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED)
     return values
 
 
 @triton.jit
-def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr, KIND: tl.constexpr = ""):  # type: ignore[no-untyped-def]
+def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr, KIND: tl.constexpr = CODES):  # type: ignore[no-untyped-def]
     """Return a tile of activations, (rows, depth), with its depth in the order of tiles of codes of ``BITS`` bits.
 
     Of the kind ``lookup``, codes of one place follow each other.
@@ -164,7 +167,7 @@ def _one(  # type: ignore[no-untyped-def]
     else:
         lower = _code(words, PLACE, BITS) | (_code(words, PLACE + STEP, BITS) << 8)
         codes = lower | (_code(words, PLACE + 2 * STEP, BITS) << 16) | (_code(words, PLACE + 3 * STEP, BITS) << 24)
-    if KIND == "codes":
+    if KIND == CODES:
         parts = tl.join((codes & 0xFFFF).to(tl.int32, bitcast=True), (codes >> 16).to(tl.int32, bitcast=True))
     else:
         bits = lanes(codes, KIND, BITS, MANTISSA, BIAS, P0, SIGNED)

@@ -169,7 +169,7 @@ def float8_matmul(
         groups=0 if w.group_scales is None else w.group_scales.shape[1], steps_per_group=max(1, w.group // tile.depth),
         # the interpreter would flush subnormal numbers of float8_e5m2 to zero
         X_FORMAT=fmt, WIDENED=INTERPRETED, **compiled_arguments(w.fmt), GROUPED=w.group > 0, PROMOTE=promote,
-        HAS_BIAS=bias is not None, SPLIT=splits > 1, **tile.arguments(),
+        HAS_BIAS=bias is not None, SPLIT=splits > 1, WHOLE=w.depth % tile.depth == 0, **tile.arguments(),
     )  # fmt: skip
     if splits > 1:
         finish_sums(target, out, row_scales, w.column_scales, None if bias is None else biases)

@@ -29,24 +29,32 @@ def float8_product(  # type: ignore[no-untyped-def]
     rows, columns, depth, row_bytes, chunk, groups, steps_per_group,
     X_FORMAT: tl.constexpr, TARGET: tl.constexpr, KIND: tl.constexpr, BITS: tl.constexpr, PLACES: tl.constexpr,
     WIDENED: tl.constexpr, GROUPED: tl.constexpr, PROMOTE: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    WHOLE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Multiply float8 codes (rows, depth) with packed codes (columns, depth) that become float8, and scale the sums.
 
-    ``GROUPED``: each ``steps_per_group`` steps of ``BLOCK_K`` have a scale of their own, (columns, groups), that their float32 sums
+    ``WHOLE`` says that the depth is a multiple of ``BLOCK_K``. ``GROUPED``: each ``steps_per_group`` steps of ``BLOCK_K`` have a scale of their own, (columns, groups), that their float32 sums
     are multiplied by. ``PROMOTE`` adds the sums of each step to float32 outside the tensor cores.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     begin = tl.program_id(1) * chunk
-    x_rows = x_pointer + m.to(tl.int64)[:, None] * depth
+    x_rows = x_pointer + tl.minimum(m, rows - 1).to(tl.int64)[:, None] * depth
     w_rows = word_rows(w_pointer, n, columns, row_bytes)
     scale_rows = group_scales + n.to(tl.int64) * groups
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for start in range(begin, tl.minimum(begin + chunk, depth), BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        x = tl.load(x_rows + k[None, :], mask=(m < rows)[:, None] & (k < depth)[None, :], other=0)
-        x = tl.trans(as_float8(spread(x, BITS, 4), X_FORMAT, WIDENED))
-        w = as_float8(register_tile(w_rows, start, BITS, BLOCK_K, 4, KIND, 0, 0, PLACES, False), TARGET, WIDENED)
+        # tensor cores take float8 from shared memory: loaded as what it is, it need not pass through registers
+        if WHOLE and BITS == 8 and not WIDENED:
+            x = tl.load(x_rows.to(tl.pointer_type(tl.float8e4nv if X_FORMAT == E4M3 else tl.float8e5), bitcast=True) + k[None, :])
+        else:
+            x = spread(tl.load(x_rows + k[None, :], mask=(k < depth)[None, :], other=0), BITS, 4)
+            x = as_float8(x, X_FORMAT, WIDENED)
+        x = tl.trans(x)
+        if BITS == 8 and not WIDENED:
+            w = tl.load(w_rows.to(tl.pointer_type(tl.float8e4nv if TARGET == E4M3 else tl.float8e5), bitcast=True) + k[None, :])
+        else:
+            w = as_float8(register_tile(w_rows, start, BITS, BLOCK_K, 4, KIND, 0, 0, PLACES, False), TARGET, WIDENED)
         if GROUPED:
             scale = tl.load(scale_rows + start // BLOCK_K // steps_per_group, mask=n < columns, other=1.0)
             sums += tl.dot(w, x) * scale[:, None]

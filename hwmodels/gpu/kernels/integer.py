@@ -89,7 +89,7 @@ def _launch(x: torch.Tensor, how: Operand, w: IntegerWeights, finish: Prepared, 
     integer_product[grid](
         x, w.packed, sums, w.sums, rows=rows, columns=columns, depth=w.depth, row_bytes=w.packed.shape[1], chunk=chunk,
         x_offset=how.offset, w_offset=w.operand.offset, **compiled_arguments(how, w.operand), SPLIT=splits > 1,
-        **tile.arguments(), **finish.arguments,
+        WHOLE=w.depth % tile.depth == 0, **tile.arguments(), **finish.arguments,
     )  # fmt: skip
     if splits > 1:
         grid = (triton.cdiv(rows, 16), triton.cdiv(columns, 128))

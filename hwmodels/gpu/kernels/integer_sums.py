@@ -14,6 +14,8 @@ from hwmodels.gpu.kernels.operands import tile_place, word_rows
 from hwmodels.gpu.kernels.requantizing import clamped_codes, multiplied, shifted
 from hwmodels.gpu.kernels.weight_product import narrowed
 
+#: kind of codes that are int8 at the top of each byte
+TOP = tl.constexpr("top")
 #: what becomes of sums
 SUMS = tl.constexpr("sums")
 FLOAT = tl.constexpr("float")
@@ -53,24 +55,27 @@ def integer_product(  # type: ignore[no-untyped-def]
     rows, columns, depth, row_bytes, chunk, x_offset, w_offset, zero_point, low, high,
     X_BITS: tl.constexpr, X_FLIP: tl.constexpr, W_BITS: tl.constexpr, W_FLIP: tl.constexpr, W_HAS_OFFSET: tl.constexpr,
     FINISH: tl.constexpr, ROUNDING: tl.constexpr, MASK: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    WHOLE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Multiply codes (rows, depth), a byte each, with packed codes (columns, depth), and finish the sums of the tile.
 
-    With ``SPLIT`` the second axis of the grid takes ``chunk`` of the depth each and leaves its own sums in int32 (splits, rows,
+    ``WHOLE`` says that the depth is a multiple of ``BLOCK_K``. With ``SPLIT`` the second axis of the grid takes ``chunk`` of the depth each and leaves its own sums in int32 (splits, rows,
     columns), for ``finish_integer_sums``.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     begin = tl.program_id(1) * chunk
-    x_rows = x_pointer + m.to(tl.int64)[:, None] * depth
+    x_rows = x_pointer + tl.minimum(m, rows - 1).to(tl.int64)[:, None] * depth
     w_rows = word_rows(w_pointer, n, columns, row_bytes)
     sums = tl.zeros((BLOCK_N, BLOCK_M), tl.int32)
     x_sums = tl.zeros((BLOCK_M,), tl.int32)
     for start in range(begin, tl.minimum(begin + chunk, depth), BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        x = tl.load(x_rows + k[None, :], mask=(m < rows)[:, None] & (k < depth)[None, :], other=X_FLIP)
+        x = tl.load(x_rows + k[None, :]) if WHOLE else tl.load(x_rows + k[None, :], mask=(k < depth)[None, :], other=X_FLIP)
         x = ((x ^ X_FLIP) << (8 - X_BITS)).to(tl.int8, bitcast=True)
-        w = register_tile(w_rows, start, W_BITS, BLOCK_K, 4, "top", 0, 0, W_FLIP, False).to(tl.int8, bitcast=True)
+        if W_BITS == 8 and W_FLIP == 0:  # as the tensor cores take them, from shared memory
+            w = tl.load(w_rows.to(tl.pointer_type(tl.int8), bitcast=True) + k[None, :])
+        else:
+            w = register_tile(w_rows, start, W_BITS, BLOCK_K, 4, TOP, 0, 0, W_FLIP, False).to(tl.int8, bitcast=True)
         sums = tl.dot(w, tl.trans(spread(x, W_BITS, 4)), sums, out_dtype=tl.int32)
         if W_HAS_OFFSET:
             x_sums += tl.sum(x.to(tl.int32), axis=1)

@@ -159,6 +159,7 @@ def asked(weight: str, activation: str, rows: int, grouped: bool, promote: bool)
     constants = {
         **compiled_arguments(formats.scalar(weight)), **tile_for(rows, 4096, 4096, 1).arguments(), "X_FORMAT": activation,
         "WIDENED": False, "GROUPED": grouped, "PROMOTE": promote, "HAS_BIAS": True, "SPLIT": rows == 1,
+        "WHOLE": True,
     }  # fmt: skip
     if rows == 1:
         constants["rows"] = 1  # as Triton specialises it

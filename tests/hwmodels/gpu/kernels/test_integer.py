@@ -212,7 +212,7 @@ def asked(weight: str, activation: str, finish: str, rows: int) -> Request:
     constants = {
         **compiled_arguments(operand(formats.scalar(activation)), operand(formats.scalar(weight))),
         **tile.arguments(), "FINISH": "sums" if finish == "split" else finish, "ROUNDING": "nearest_even", "MASK": 255,
-        "HAS_BIAS": True, "SPLIT": finish == "split",
+        "HAS_BIAS": True, "SPLIT": finish == "split", "WHOLE": True,
     }  # fmt: skip
     if rows == 1:
         constants["rows"] = 1  # as Triton specialises it

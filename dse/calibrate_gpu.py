@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     from hwmodels.gpu.timing import CudaBench
 
     bench = CudaBench()
-    device = calibration.recognised(bench.device.name)
+    device = calibration.recognised(bench.device.name, bench.device.multiprocessors)
     folder = options.out or cache_directory() / "gpu"
     outcome = calibration.calibrate(bench, calibration.wanted(registry.kernels()), folder / timings.file_name(device), minutes)
     for case, reason in outcome.skipped.items():

@@ -7,9 +7,14 @@ on small products first; a wrong one is not timed, and says so.
 
 import csv
 import datetime
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from itertools import product as pairs
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +44,12 @@ CHECKED = ((1, 512, 1024), (16, 512, 1024), (130, 272, 512))
 ROUNDS = 5
 #: copies of the operands together are at least this many times the second-level cache
 TIMES_CACHE = 2.0
-MOST_COPIES = 64
+#: in a graph of few launches its own start would count
+FEWEST_COPIES, MOST_COPIES = 4, 512
+#: shapes that a run begins with and whose duration says nothing of the next
+COMPILING_SHAPES = 3
+#: what tells cases apart in a table
+KEY = ("kernel", "weight", "activation", "group", "rows", "columns", "depth")
 
 #: (weight, activation, group) that every kernel is asked whether it takes; a group of 0 is a scale for each column
 OPERANDS = (
@@ -85,20 +95,24 @@ class Outcome:
 def calibrate(
     bench: Bench, cases: Sequence[Case], path: Path, minutes: float, clock: Callable[[], float] = time.monotonic
 ) -> Outcome:
-    """Time the cases that the table at ``path`` lacks, shape by shape, until there is no time left.
+    """Time the cases that the table at ``path`` lacks, shape by shape, until there is no time for another one.
 
-    Raises ``BitatlasError`` for a table of another device or other versions.
+    Raises ``BitatlasError`` for a table of another device or other versions, and where the device answers no more: the case that
+    did that is noted beside the table, and left out from then on.
     """
-    known = _known(path, bench)
-    outcome = Outcome(path=path)
-    wanted = [case for case in cases if case.key not in known]
-    outcome.known = len(cases) - len(wanted)
-    deadline = clock() + 60 * minutes
+    began = clock()
+    known, fatal = _known(path, bench), _fatal(path)
+    outcome = Outcome(path=path, skipped={_named(case): fatal[case.key] for case in cases if case.key in fatal})
+    wanted = [case for case in cases if case.key not in known and case.key not in fatal]
+    outcome.known = len(cases) - len(wanted) - len(outcome.skipped)
+    deadline = began + 60 * minutes
     copy = bench.copy_bytes_per_second()
     right: dict[tuple[object, ...], str] = {}
+    longest = 0.0
     with tqdm(total=len(wanted), desc="timings", unit="case", disable=None) as bar:
-        for shape, group in _by_shape(wanted).items():
-            if clock() > deadline:
+        for number, (shape, group) in enumerate(_by_shape(wanted).items()):
+            started = clock()
+            if started + longest > deadline:
                 outcome.out_of_time += len(group)
                 continue
             bar.set_postfix_str("{} x {} x {}".format(*shape))
@@ -106,6 +120,8 @@ def calibrate(
             _append(path, rows)
             outcome.timed += len(rows) // len(MODES)
             bar.update(len(group))
+            # the first shapes compile what later ones use
+            longest = max(longest, clock() - started) if number >= COMPILING_SHAPES else 0.0
     return outcome
 
 
@@ -120,21 +136,67 @@ def _time_shape(
     bench: Bench, cases: Sequence[Case], copy: float, right: dict[tuple[object, ...], str], outcome: Outcome
 ) -> list[dict[str, object]]:
     """Time the cases of one shape in turn; a case that fails is left out, saying why."""
-    ready: list[tuple[Case, list[Callable[[], object]]]] = []
-    for case in cases:
-        try:
+    timers: dict[Case, tuple[Callable[[], list[float]], Callable[[], list[float]]]] = {}
+    for case, operands in _built(cases).items():
+        with _left_out_if_it_fails(bench, case, outcome):
+            if isinstance(operands, Exception):
+                raise operands
             wrong = _checked(case, right)
             if wrong:
                 raise BitatlasError(wrong)
-            ready.append((case, _launches(case, bench)))
-        except Exception as error:  # a kernel that cannot be had must not cost the others their timings
-            outcome.skipped[_named(case)] = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    times: dict[tuple[int, str], list[float]] = {}
+            runs = _launches(case, operands, bench)
+            timers[case] = (partial(bench.cold, runs[0]), bench.steady(runs))
+    times: dict[Case, tuple[list[float], list[float]]] = {case: ([], []) for case in timers}
     for _ in range(ROUNDS):
-        for number, (_, runs) in enumerate(ready):
-            times.setdefault((number, "cold"), []).extend(bench.cold(runs[0]))
-            times.setdefault((number, "steady"), []).extend(bench.steady(runs))
-    return [_row(bench, case, mode, times[number, mode], copy) for number, (case, _) in enumerate(ready) for mode in MODES]
+        for case in list(times):
+            with _left_out_if_it_fails(bench, case, outcome):
+                for found, timer in zip(times[case], timers[case], strict=True):
+                    found.extend(timer())
+            if _named(case) in outcome.skipped:
+                del times[case]
+    return [
+        _row(bench, case, mode, seconds, copy)
+        for case, both in times.items()
+        for mode, seconds in zip(MODES, both, strict=True)
+    ]
+
+
+def _built(cases: Sequence[Case]) -> dict[Case, Any]:
+    """Return the operands of each case, or why it has none; what runs on them is compiled, by as many threads as there are cores."""
+    from hwmodels.gpu.kernels.environment import compiling, device
+
+    where = device()
+
+    def built(case: Case) -> Any:
+        try:
+            operands = case.kernel.operands(case.product, 0, where)
+            case.kernel.run(operands)
+        except Exception as error:  # raised again in its turn
+            return error
+        return operands
+
+    with compiling(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(cases, pool.map(built, cases), strict=True))
+
+
+@contextmanager
+def _left_out_if_it_fails(bench: Bench, case: Case, outcome: Outcome) -> Iterator[None]:
+    """Leave a case out, saying why, if it fails: a kernel that cannot be had must not cost the others their timings.
+
+    Where the device answers no more nothing can be timed in this process: then the case is noted and ``BitatlasError`` raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        outcome.skipped[_named(case)] = reason
+        try:
+            bench.settle()
+        except Exception as fatal:
+            reason = f"device answered no more: {reason}"
+            _append(_fatal_path(outcome.path), [dict(zip(KEY, case.key, strict=True)) | {"reason": reason}], (*KEY, "reason"))
+            rest = "run the command again to go on without it"
+            raise BitatlasError(f"device must answer after every launch, not fail: {_named(case)}; {rest}") from fatal
 
 
 def _named(case: Case) -> str:
@@ -144,6 +206,8 @@ def _named(case: Case) -> str:
 
 def _checked(case: Case, right: dict[tuple[object, ...], str]) -> str:
     """Return what is wrong with a kernel's results for these formats, "" if nothing is; looked at once."""
+    import torch
+
     from hwmodels.gpu.kernels.environment import device
 
     p = case.product
@@ -156,7 +220,14 @@ def _checked(case: Case, right: dict[tuple[object, ...], str]) -> str:
                 continue
             operands = case.kernel.operands(small, 0, device())
             expected, bound = case.kernel.reference(operands)
-            found = case.kernel.run(operands).detach().to("cpu").double().numpy()
+            first = case.kernel.run(operands)
+            found = first.detach().to("cpu").double().numpy()
+            first.view(torch.uint8).fill_(0x7F)  # what the second result may be put into, if nothing is written
+            del first
+            again = case.kernel.run(operands).detach().to("cpu").double().numpy()
+            if found.tobytes() != again.tobytes():
+                right[key] = f"result must be the same each time, not differ ({rows} x {columns} x {depth})"
+                break
             worst = float(np.max(np.abs(found.reshape(expected.shape) - expected) - bound, initial=0.0))
             if not np.isfinite(found).all() or worst > 0:
                 right[key] = f"result must lie within its bound, not beyond it by {worst:g} ({rows} x {columns} x {depth})"
@@ -164,15 +235,12 @@ def _checked(case: Case, right: dict[tuple[object, ...], str]) -> str:
     return right[key]
 
 
-def _launches(case: Case, bench: Bench) -> list[Callable[[], object]]:
+def _launches(case: Case, first: Any, bench: Bench) -> list[Callable[[], object]]:
     """Return launches on several copies of the operands, enough that weights come from memory."""
-    from hwmodels.gpu.kernels.environment import device
-
     cache = _device(bench).l2_mib * 2**20
-    copies = int(min(max(np.ceil(TIMES_CACHE * cache / case.kernel.bytes_moved(case.product)), 1), MOST_COPIES))
-    first = case.kernel.operands(case.product, 0, device())
-    operands = [first, *(copied(first) for _ in range(copies - 1))]
-    return [lambda each=each: case.kernel.run(each) for each in operands]  # type: ignore[misc]
+    wanted = max(np.ceil(TIMES_CACHE * cache / case.kernel.bytes_moved(case.product)), FEWEST_COPIES)
+    operands = [first, *(copied(first) for _ in range(int(min(wanted, MOST_COPIES)) - 1))]
+    return [partial(case.kernel.run, each) for each in operands]
 
 
 def copied(operands: Any) -> Any:
@@ -227,18 +295,21 @@ def _stored_bits(p: "Product") -> tuple[float, float]:
 
 
 def _device(bench: Bench) -> GpuDevice:
-    return recognised(bench.device.name)
+    return recognised(bench.device.name, bench.device.multiprocessors)
 
 
-def recognised(name: str) -> GpuDevice:
-    """Return the data sheet of a device by the name that CUDA gives it; ``BitatlasError`` for one without."""
-    plain = name.lower().replace(" ", "")
-    for known in devices.names():
-        if known in plain:
-            return devices.get(known)
-    raise BitatlasError(
-        f"GPU must have a data sheet in hwmodels/gpu/devices.py ({', '.join(devices.names())}), not lack it: {name}"
-    )
+def recognised(name: str, multiprocessors: int) -> GpuDevice:
+    """Return the data sheet of a device by the name that CUDA gives it; ``BitatlasError`` for one without, or another variant."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    told = {*words, *(first + second for first, second in zip(words, words[1:], strict=False))}
+    found = next((devices.get(known) for known in devices.names() if known in told), None)
+    if found is None:
+        known = ", ".join(devices.names())
+        raise BitatlasError(f"GPU must have a data sheet in hwmodels/gpu/devices.py ({known}), not lack it: {name}")
+    if found.multiprocessors != multiprocessors:
+        wanted = f"{found.multiprocessors} multiprocessors of {found.product}"
+        raise BitatlasError(f"GPU must have the {wanted}, not {multiprocessors}: {name} wants a data sheet of its own")
+    return found
 
 
 def _known(path: Path, bench: Bench) -> set[tuple[object, ...]]:
@@ -255,19 +326,31 @@ def _known(path: Path, bench: Bench) -> set[tuple[object, ...]]:
             raise BitatlasError(
                 f"{column} of a table that is gone on with must be {value}, not {other[0]}: {path}; use another --out"
             )
-    names = ["kernel", "weight", "activation", "group", "rows", "columns", "depth"]
-    counts = frame.groupby(names).size()
+    counts = frame.groupby(list(KEY)).size()
     return {tuple(key) for key, count in counts.items() if count >= len(MODES)}  # type: ignore[arg-type]
 
 
-def _append(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def _fatal_path(path: Path) -> Path:
+    return path.with_suffix(".fatal.csv")
+
+
+def _fatal(path: Path) -> dict[tuple[object, ...], str]:
+    """Return why cases are left out that the device did not survive in an earlier run, by their keys."""
+    path = _fatal_path(path)
+    if not path.exists():
+        return {}
+    rows = pd.read_csv(path).to_dict("records")
+    return {tuple(row[name] for name in KEY): f"{row['reason']} (in {path}; delete its line to try again)" for row in rows}
+
+
+def _append(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> None:
     """Add rows to a table, with its header where it is new; a shape is written as a whole."""
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
         writer.writerows(rows)

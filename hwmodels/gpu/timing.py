@@ -1,12 +1,16 @@
 """How long launches take on a CUDA device: cold, with the second-level cache emptied, and steady, as in a decoding loop.
 
-Steady timings replay a CUDA graph over several copies of the operands that together exceed twice the cache, so that weights come
-from memory as they do in a network, and launches cost what they cost in a graph. Clocks and power are left as they are: candidates
-are timed in turn, several rounds of each, and the median counts.
+Cold launches wait on the device until the processor has put them into its queue, since starting a kernel from Python takes longer
+than most kernels do. Steady timings replay a CUDA graph over several copies of the operands that together exceed twice the cache, so
+that weights come from memory as they do in a network, and launches cost what they cost in a graph. Clocks and power are left as they
+are: candidates are timed in turn, several rounds of each, and the median counts.
 """
 
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +21,8 @@ from formats.errors import InvalidValueError
 FLUSH_BYTES = 256 * 2**20
 #: launches of one cold timing, replays of one steady one
 COLD_LAUNCHES, REPLAYS = 10, 8
+#: cycles, a third of a millisecond, that the device idles before a cold launch
+HEAD_START = 500_000
 COPY_BYTES = 2**30
 
 Run = Callable[[], object]
@@ -30,6 +36,7 @@ class Device:
     driver: str
     torch: str
     triton: str
+    multiprocessors: int
 
 
 class Bench(Protocol):
@@ -42,11 +49,14 @@ class Bench(Protocol):
     def cold(self, run: Run) -> list[float]:
         """Return the seconds of some launches, the cache emptied before each."""
 
-    def steady(self, runs: Sequence[Run]) -> list[float]:
-        """Return the seconds of one launch, in some replays of a graph of them all."""
+    def steady(self, runs: Sequence[Run]) -> Callable[[], list[float]]:
+        """Return what gives the seconds of one launch, in some replays of a graph of them all."""
 
     def copy_bytes_per_second(self) -> float:
         """Return the rate of a large copy, reads and writes both counted."""
+
+    def settle(self) -> None:
+        """Wait until nothing runs any more; raise what has gone wrong with the device."""
 
 
 class CudaBench:
@@ -61,14 +71,19 @@ class CudaBench:
         self._torch: Any = torch
         self._flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda")
 
-    @property
+    @cached_property
     def device(self) -> Device:
         """The device, and the versions that matter."""
         import triton
 
-        torch = self._torch
-        driver = str(torch._C._cuda_getDriverVersion())
-        return Device(name=torch.cuda.get_device_name(), driver=driver, torch=torch.__version__, triton=triton.__version__)
+        cuda = self._torch.cuda
+        return Device(
+            name=cuda.get_device_name(),
+            driver=_driver() or f"CUDA {self._torch._C._cuda_getDriverVersion()}",
+            torch=self._torch.__version__,
+            triton=triton.__version__,
+            multiprocessors=cuda.get_device_properties(cuda.current_device()).multi_processor_count,
+        )
 
     def cold(self, run: Run) -> list[float]:
         """Return the seconds of single launches between events, after the cache was written over."""
@@ -76,28 +91,30 @@ class CudaBench:
         pairs = []
         for _ in range(COLD_LAUNCHES):
             self._flush.zero_()
-            begin, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._torch.cuda._sleep(HEAD_START)
+            begin, end = self._events()
             begin.record()
             run()
             end.record()
             pairs.append((begin, end))
-        self._torch.cuda.synchronize()
+        self.settle()
         return [begin.elapsed_time(end) * 1e-3 for begin, end in pairs]
 
-    def steady(self, runs: Sequence[Run]) -> list[float]:
-        """Return the seconds of one launch by replays of a graph, each between events."""
-        torch = self._torch
+    def steady(self, runs: Sequence[Run]) -> Callable[[], list[float]]:
+        """Return what gives the seconds of one launch by replays of a graph, each between events."""
         graph = self._captured(runs)
-        graph.replay()
-        found = []
-        for _ in range(REPLAYS):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
+
+        def replayed() -> list[float]:
             graph.replay()
-            end.record()
-            torch.cuda.synchronize()
-            found.append(begin.elapsed_time(end) * 1e-3 / len(runs))
-        return found
+            pairs = [self._events() for _ in range(REPLAYS)]
+            for begin, end in pairs:
+                begin.record()
+                graph.replay()
+                end.record()
+            self.settle()
+            return [begin.elapsed_time(end) * 1e-3 / len(runs) for begin, end in pairs]
+
+        return replayed
 
     def _captured(self, runs: Sequence[Run]) -> Any:
         torch = self._torch
@@ -107,18 +124,36 @@ class CudaBench:
             for run in runs:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
+        self.settle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             for run in runs:
                 run()
         return graph
 
+    def _events(self) -> tuple[Any, Any]:
+        event = self._torch.cuda.Event
+        return event(enable_timing=True), event(enable_timing=True)
+
     def copy_bytes_per_second(self) -> float:
         """Return the rate of a copy of a gibibyte."""
         source = self._torch.empty(COPY_BYTES, dtype=self._torch.uint8, device="cuda").random_(0, 255)
         target = self._torch.empty_like(source)
         return 2 * COPY_BYTES / float(np.median(self.cold(lambda: target.copy_(source))))
+
+    def settle(self) -> None:
+        """Wait until nothing runs any more; raise what has gone wrong with the device."""
+        self._torch.cuda.synchronize()
+
+
+def _driver() -> str:
+    """Return the version of the driver as its own tool gives it; "" where that is not to be had."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
 
 
 def median_and_spread(seconds: Sequence[float]) -> tuple[float, float]:

@@ -26,6 +26,8 @@ class Operands:
 
     x: torch.Tensor
     weight: torch.Tensor
+    #: scale of both, of float8
+    one: torch.Tensor
 
 
 def _operands(product: Product, seed: int, device: torch.device) -> Operands:
@@ -36,7 +38,7 @@ def _operands(product: Product, seed: int, device: torch.device) -> Operands:
         return values.round().clamp(-127, 127).to(kind) if kind == torch.int8 else values.clamp(-448, 448).to(kind)
 
     x, weight = made((product.rows, product.depth), 2 * seed), made((product.columns, product.depth), 2 * seed + 1)
-    return Operands(x=x, weight=weight.t())
+    return Operands(x=x, weight=weight.t(), one=torch.ones((), dtype=torch.float32, device=device))
 
 
 def _reference(relative: Callable[[int], float], half_place: float) -> Callable[[Operands], Reference]:
@@ -54,8 +56,7 @@ def _double(x: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _scaled(given: Operands) -> torch.Tensor:
-    one = torch.ones((), dtype=torch.float32, device=given.x.device)
-    return torch._scaled_mm(given.x, given.weight, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+    return torch._scaled_mm(given.x, given.weight, scale_a=given.one, scale_b=given.one, out_dtype=torch.bfloat16)
 
 
 def _integers(given: Operands) -> torch.Tensor:

@@ -20,7 +20,7 @@ from formats.kernels.blocks import E8M0_BIAS
 from hwmodels.gpu.kernels.block_product import block_product
 from hwmodels.gpu.kernels.decode import paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier, decoding
-from hwmodels.gpu.kernels.environment import INTERPRETED
+from hwmodels.gpu.kernels.environment import INTERPRETED, launcher
 from hwmodels.gpu.kernels.launching import (
     Tile,
     check_operand,
@@ -29,9 +29,10 @@ from hwmodels.gpu.kernels.launching import (
     device_rows,
     finish_sums,
     split_depth,
-    tile_for,
+    tiles_for,
 )
 from hwmodels.gpu.kernels.packing import FILLED
+from hwmodels.gpu.kernels.tuning import fastest
 
 NAMES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 ACTIVATIONS = tuple(NAMES.values())
@@ -105,10 +106,12 @@ def block_matmul(
     bias: torch.Tensor | None = None,
     dtype: torch.dtype | None = None,
     tile: Tile | None = None,
+    tuned: bool = False,
 ) -> torch.Tensor:
     """Return x (rows, depth), float16 or bfloat16, times weights (depth, columns), in ``dtype``: x's own unless given.
 
-    ``bias`` is float32 of shape (columns,). Raises ``ValueError`` for shapes that do not fit, ``TypeError`` for other dtypes.
+    ``bias`` is float32 of shape (columns,). ``tuned`` tries the candidate tiles on the device the first time that a product of this
+    kind is asked for. Raises ``ValueError`` for shapes that do not fit, ``TypeError`` for other dtypes.
     """
     check_operand("activations of a block product", x, ACTIVATIONS, w.depth, w.packed)
     wanted = x.dtype if dtype is None else dtype
@@ -119,22 +122,33 @@ def block_matmul(
     out = torch.empty((rows, columns), dtype=wanted, device=x.device)
     if out.numel() == 0:
         return out
-    tile = tile_for(rows, columns, w.depth, 2) if tile is None else tile
-    check_tile(tile, w.fmt.bits)
-    if tile.depth % w.fmt.block:
-        raise InvalidValueError(f"depth of a tile must be a multiple of {w.fmt.block} for {w.fmt.name}, not {tile.depth}")
+    biases = None if bias is None else column_tensor("bias", bias, columns, torch.float32, x.device)
+    candidates = tiles_for(rows, columns, w.depth, 2) if tile is None else (tile,)
+    for each in candidates:
+        check_tile(each, w.fmt.bits)
+        if each.depth % w.fmt.block:
+            raise InvalidValueError(f"depth of a tile must be a multiple of {w.fmt.block} for {w.fmt.name}, not {each.depth}")
+
+    def launch(each: Tile) -> None:
+        _launch(x, w, biases, each, out)
+
+    key = (w.fmt.name, x.dtype, wanted, rows, columns, w.depth, candidates)
+    launch(fastest(key, candidates, launch) if tuned else candidates[0])
+    return out
+
+
+def _launch(x: torch.Tensor, w: BlockWeights, biases: torch.Tensor | None, tile: Tile, out: torch.Tensor) -> None:
+    rows, columns = out.shape
     chunk, splits = split_depth(w.depth, tile)
-    biases = w.column_scales if bias is None else column_tensor("bias", bias, columns, torch.float32, x.device)
     target = out if splits == 1 else torch.empty((splits, rows, columns), dtype=torch.float32, device=x.device)
-    block_product[(triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns), splits)](
-        x, w.packed, w.scales, w.tops, target, w.column_scales, biases, rows=rows, columns=columns, depth=w.depth,
-        row_bytes=w.packed.shape[1], scale_bytes=w.scales.shape[1], chunk=chunk,
-        **compiled_arguments(w.fmt, x.dtype, native=not INTERPRETED),
-        HAS_BIAS=bias is not None, SPLIT=splits > 1, **tile.arguments(),
+    launcher(block_product, (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns), splits))(
+        x, w.packed, w.scales, w.tops, target, w.column_scales, w.column_scales if biases is None else biases, rows=rows,
+        columns=columns, depth=w.depth, row_bytes=w.packed.shape[1], scale_bytes=w.scales.shape[1], chunk=chunk,
+        **compiled_arguments(w.fmt, x.dtype, native=not INTERPRETED), HAS_BIAS=biases is not None, SPLIT=splits > 1,
+        **tile.arguments(),
     )  # fmt: skip
     if splits > 1:
-        finish_sums(target, out, None, w.column_scales, None if bias is None else biases)
-    return out
+        finish_sums(target, out, None, w.column_scales, biases)
 
 
 def compiled_arguments(fmt: BlockFormat, activation: torch.dtype, *, native: bool) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Where kernels run: on a CUDA device that their tensor cores are made for, or in Triton's interpreter."""
 
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
 
 import torch
 import triton
@@ -38,6 +41,30 @@ def check_capability(name: str, capability: tuple[int, int]) -> None:
     if capability < LEAST_CAPABILITY:
         least, found = (".".join(map(str, version)) for version in (LEAST_CAPABILITY, capability))
         raise InvalidValueError(f"compute capability of a GPU must be at least {least}, not {found}: {name}")
+
+
+_COMPILING = False
+
+
+def launcher(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
+    """Return what launches a kernel on a grid: or only compiles it, within ``compiling``."""
+    return partial(kernel.warmup, grid=grid) if _COMPILING else kernel[grid]
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Within it nothing runs on the device and results hold anything: kernels are compiled, by several threads at a time."""
+    global _COMPILING
+    _COMPILING = True
+    try:
+        yield
+    finally:
+        _COMPILING = False
+
+
+def is_compiling() -> bool:
+    """Whether kernels are only compiled."""
+    return _COMPILING
 
 
 @cache

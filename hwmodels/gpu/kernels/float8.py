@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 import formats
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.format import Format
-from hwmodels.gpu.kernels.environment import INTERPRETED
+from hwmodels.gpu.kernels.environment import INTERPRETED, launcher
 from hwmodels.gpu.kernels.float8_product import float8_product
 from hwmodels.gpu.kernels.launching import (
     Tile,
@@ -30,8 +30,9 @@ from hwmodels.gpu.kernels.launching import (
     device_rows,
     finish_sums,
     split_depth,
-    tile_for,
+    tiles_for,
 )
+from hwmodels.gpu.kernels.tuning import fastest
 
 #: formats that the tensor cores multiply
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
@@ -136,11 +137,13 @@ def float8_matmul(
     dtype: torch.dtype = torch.bfloat16,
     promote: bool = True,
     tile: Tile | None = None,
+    tuned: bool = False,
 ) -> torch.Tensor:
     """Return codes (rows, depth) of a float8 format times weights (depth, columns), scaled, in ``dtype``.
 
     ``x`` is uint8; ``row_scale`` one number or float32 of shape (rows,), ``bias`` float32 of shape (columns,).
-    ``promote=False`` leaves all sums in the tensor cores, which is faster and less accurate. Raises ``ValueError`` for shapes and
+    ``promote=False`` leaves all sums in the tensor cores, which is faster and less accurate; ``tuned`` tries the candidate tiles on the
+    device the first time that a product of this kind is asked for. Raises ``ValueError`` for shapes and
     formats that do not fit.
     """
     if fmt not in FLOAT8:
@@ -154,26 +157,51 @@ def float8_matmul(
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
     if out.numel() == 0:
         return out
-    tile = tile_for(rows, columns, w.depth, 1) if tile is None else tile
-    tile = tile.of_depth(min(tile.depth, w.group)) if w.group else tile
+    row_scales = column_tensor("row scale", row_scale, rows, torch.float32, x.device)
+    biases = None if bias is None else column_tensor("bias", bias, columns, torch.float32, x.device)
+    candidates = tiles_for(rows, columns, w.depth, 1, wide=not promote) if tile is None else (tile,)
+    candidates = tuple(each.of_depth(min(each.depth, w.group)) for each in candidates) if w.group else candidates
+    for each in candidates:
+        _check(each, w)
+
+    def launch(each: Tile) -> None:
+        _launch(x, fmt, w, row_scales, biases, promote, each, out)
+
+    key = (fmt, w.fmt.name, w.group, promote, dtype, rows, columns, w.depth, candidates)
+    launch(fastest(key, candidates, launch) if tuned else candidates[0])
+    return out
+
+
+def _check(tile: Tile, w: Float8Weights) -> None:
     check_tile(tile, w.fmt.bits)
     if w.group and w.group % tile.depth:
         raise InvalidValueError(f"depth of a tile must divide the group of {w.group}, not be {tile.depth}")
-    row_scales = column_tensor("row scale", row_scale, rows, torch.float32, x.device)
-    biases = row_scales if bias is None else column_tensor("bias", bias, columns, torch.float32, x.device)
+
+
+def _launch(
+    x: torch.Tensor,
+    fmt: str,
+    w: Float8Weights,
+    row_scales: torch.Tensor,
+    biases: torch.Tensor | None,
+    promote: bool,
+    tile: Tile,
+    out: torch.Tensor,
+) -> None:
+    rows, columns = out.shape
     chunk, splits = split_depth(w.depth, tile)
     target = out if splits == 1 else torch.empty((splits, rows, columns), dtype=torch.float32, device=x.device)
-    float8_product[(triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns), splits)](
-        x, w.packed, target, row_scales, w.column_scales, w.column_scales if w.group_scales is None else w.group_scales, biases,
+    launcher(float8_product, (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns), splits))(
+        x, w.packed, target, row_scales, w.column_scales, w.column_scales if w.group_scales is None else w.group_scales,
+        row_scales if biases is None else biases,
         rows=rows, columns=columns, depth=w.depth, row_bytes=w.packed.shape[1], chunk=chunk,
         groups=0 if w.group_scales is None else w.group_scales.shape[1], steps_per_group=max(1, w.group // tile.depth),
         # the interpreter would flush subnormal numbers of float8_e5m2 to zero
         X_FORMAT=fmt, WIDENED=INTERPRETED, **compiled_arguments(w.fmt), GROUPED=w.group > 0, PROMOTE=promote,
-        HAS_BIAS=bias is not None, SPLIT=splits > 1, WHOLE=w.depth % tile.depth == 0, **tile.arguments(),
+        HAS_BIAS=biases is not None, SPLIT=splits > 1, WHOLE=w.depth % tile.depth == 0, **tile.arguments(),
     )  # fmt: skip
     if splits > 1:
-        finish_sums(target, out, row_scales, w.column_scales, None if bias is None else biases)
-    return out
+        finish_sums(target, out, row_scales, w.column_scales, biases)
 
 
 def compiled_arguments(fmt: Format) -> dict[str, Any]:

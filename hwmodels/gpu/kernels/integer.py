@@ -15,10 +15,12 @@ import formats
 from formats.arithmetic.requantize import INT32_MAX
 from formats.errors import InvalidValueError
 from formats.format import Format
+from hwmodels.gpu.kernels.environment import launcher
 from hwmodels.gpu.kernels.finishing import Finish, Prepared, prepare
 from hwmodels.gpu.kernels.integer_operand import Operand, operand
 from hwmodels.gpu.kernels.integer_sums import finish_integer_sums, integer_product
-from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, device_rows, split_depth, tile_for
+from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, device_rows, split_depth, tiles_for
+from hwmodels.gpu.kernels.tuning import fastest
 
 #: columns of weights that are added up together, so that temporaries stay small
 SUMMED_AT_ONCE = 256
@@ -59,11 +61,18 @@ def weights(codes: ArrayLike, fmt: str | Format, device: str | torch.device = "c
 
 
 def integer_matmul(
-    x: torch.Tensor, fmt: str | Format, w: IntegerWeights, finish: Finish | Prepared = None, *, tile: Tile | None = None
+    x: torch.Tensor,
+    fmt: str | Format,
+    w: IntegerWeights,
+    finish: Finish | Prepared = None,
+    *,
+    tile: Tile | None = None,
+    tuned: bool = False,
 ) -> torch.Tensor:
     """Return the sums of codes (rows, depth) times weights (depth, columns), or what ``finish`` makes of them.
 
-    ``x`` is uint8, a code of ``fmt`` in each byte; the result is int32 (rows, columns), a float type, or codes as uint8. Raises
+    ``x`` is uint8, a code of ``fmt`` in each byte; the result is int32 (rows, columns), a float type, or codes as uint8. ``tuned``
+    tries the candidate tiles on the device the first time that a product of this kind is asked for. Raises
     ``ValueError`` for shapes that do not fit and for a depth whose sums could leave int32.
     """
     how = operand(formats.scalar(fmt) if isinstance(fmt, str) else fmt)
@@ -75,9 +84,12 @@ def integer_matmul(
     prepared = finish if isinstance(finish, Prepared) else prepare(finish, rows, w.columns, x.device)
     out = torch.empty((rows, w.columns), dtype=prepared.dtype, device=x.device)
     if out.numel():
-        tile = tile_for(rows, w.columns, w.depth, 1) if tile is None else tile
-        check_tile(tile, w.fmt.bits)
-        _launch(x, how, w, prepared, tile, out)
+        candidates = tiles_for(rows, w.columns, w.depth, 1, wide=True) if tile is None else (tile,)
+        for each in candidates:
+            check_tile(each, w.fmt.bits)
+        key = (how, w.operand, prepared.arguments["FINISH"], rows, w.columns, w.depth, candidates)
+        chosen = fastest(key, candidates, lambda each: _launch(x, how, w, prepared, each, out)) if tuned else candidates[0]
+        _launch(x, how, w, prepared, chosen, out)
     return out
 
 
@@ -86,14 +98,14 @@ def _launch(x: torch.Tensor, how: Operand, w: IntegerWeights, finish: Prepared, 
     chunk, splits = split_depth(w.depth, tile)
     sums = out if splits == 1 else torch.empty((splits, rows, columns), dtype=torch.int32, device=x.device)
     grid: tuple[int, ...] = (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns), splits)
-    integer_product[grid](
+    launcher(integer_product, grid)(
         x, w.packed, sums, w.sums, rows=rows, columns=columns, depth=w.depth, row_bytes=w.packed.shape[1], chunk=chunk,
         x_offset=how.offset, w_offset=w.operand.offset, **compiled_arguments(how, w.operand), SPLIT=splits > 1,
         WHOLE=w.depth % tile.depth == 0, **tile.arguments(), **finish.arguments,
     )  # fmt: skip
     if splits > 1:
         grid = (triton.cdiv(rows, 16), triton.cdiv(columns, 128))
-        finish_integer_sums[grid](
+        launcher(finish_integer_sums, grid)(
             sums, out, w.sums, rows=rows, columns=columns, splits=splits, x_offset=how.offset, BLOCK_M=16, BLOCK_N=128,
             enable_fp_fusion=False, **finish.arguments,
         )  # fmt: skip

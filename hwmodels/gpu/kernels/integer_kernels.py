@@ -70,7 +70,7 @@ def _operands(product: Product, seed: int, device: torch.device, *, requantized:
 
 
 def _run(given: Operands) -> torch.Tensor:
-    return integer_matmul(given.x, given.fmt, given.w, given.prepared)
+    return integer_matmul(given.x, given.fmt, given.w, given.prepared, tuned=True)
 
 
 def _reference(given: Operands) -> Reference:

@@ -11,9 +11,12 @@ from numpy.typing import ArrayLike
 from formats.codec import as_codes
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.format import Format
-from hwmodels.gpu.kernels.environment import INTERPRETED, multiprocessors
+from hwmodels.gpu.kernels.environment import INTERPRETED, launcher, multiprocessors
 from hwmodels.gpu.kernels.float_sums import finish_float_sums
 from hwmodels.gpu.kernels.packing import FILLED, SPARE_WORDS, packed_rows, unit
+
+#: programs that a split depth should give each multiprocessor
+PROGRAMS_EACH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +49,27 @@ class Tile:
         }
 
 
-def tile_for(rows: int, columns: int, depth: int, operand_bytes: int) -> Tile:
-    """Return the tile for a product: few rows share the depth among programs until the device is full.
+def tiles_for(rows: int, columns: int, depth: int, operand_bytes: int, *, wide: bool = False) -> tuple[Tile, ...]:
+    """Return candidate tiles for a product, the first being what is taken untuned; few rows share the depth among programs.
 
     ``operand_bytes`` is what the tensor cores take: 1 or 2; a tile's depth is 128 bytes of it, a swizzled line of shared memory.
+    ``wide`` says that registers suffice for twice the tile: where sums stay in the tensor cores.
     """
     line = 128 // operand_bytes
     if rows > 16:
         height = 32 if rows <= 32 else 64 if rows <= 64 else 128
-        return Tile(rows=height, columns=128, depth=line, warps=8 if height == 128 else 4)
-    tiles = triton.cdiv(columns, 64)
-    splits = min(triton.cdiv(2 * multiprocessors(), tiles), max(1, depth // (4 * line)))
-    return Tile(rows=16, columns=64, depth=line, stages=4, splits=splits)
+        first = Tile(rows=height, columns=128, depth=line, warps=8 if height == 128 else 4)
+        if height < 128:
+            return first, replace(first, columns=64, stages=4)
+        narrow = Tile(rows=64, columns=128, depth=line, warps=4)
+        return (first, replace(first, stages=4), narrow, *((replace(first, rows=256),) if wide else ()))
+    height = 8 if rows <= 8 else 16
+    found = []
+    for width in (64, 128):
+        tiles = triton.cdiv(columns, width)
+        splits = min(triton.cdiv(PROGRAMS_EACH * multiprocessors(), tiles), max(1, depth // (2 * line)))
+        found.append(Tile(rows=height, columns=width, depth=line, stages=4, splits=splits))
+    return tuple(found)
 
 
 def check_tile(tile: Tile, bits: int) -> None:
@@ -137,7 +149,7 @@ def finish_sums(
 ) -> None:
     """Add float32 sums (splits, rows, columns) up into ``out``, times the scales and plus the bias."""
     splits, rows, columns = partial.shape
-    finish_float_sums[(triton.cdiv(rows, 16), triton.cdiv(columns, 128))](
+    launcher(finish_float_sums, (triton.cdiv(rows, 16), triton.cdiv(columns, 128)))(
         partial, out, column_scales if row_scales is None else row_scales, column_scales, column_scales if bias is None else bias,
         rows=rows, columns=columns, splits=splits, HAS_ROW_SCALES=row_scales is not None, HAS_BIAS=bias is not None,
         BLOCK_M=16, BLOCK_N=128, enable_fp_fusion=False,

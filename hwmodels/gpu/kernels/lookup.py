@@ -10,7 +10,6 @@ import triton.language as tl
 from triton.language.extra.cuda import libdevice
 
 
-
 @triton.jit
 def lookup_tile(words, TABLE: tl.constexpr, NATIVE: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the entries for the codes in uint32 of shape (rows, units), int16 of shape (rows, 8 * units).

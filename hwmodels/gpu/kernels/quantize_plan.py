@@ -13,6 +13,7 @@ from formats.block import BlockFormat
 from formats.errors import InvalidValueError
 from formats.format import Format
 from hwmodels.gpu.kernels.encoding import rounding_of
+from hwmodels.gpu.kernels.environment import launcher
 from hwmodels.gpu.kernels.quantize_groups import quantize_groups
 
 #: elements that a program works on at once
@@ -58,7 +59,7 @@ class Plan:
         pieces = triton.cdiv(self.group, constants["SIZE"]) if self.given is not None else 1
         grid = (triton.cdiv(groups, constants["GROUPS"]) * pieces,)
         with np.errstate(all="ignore"):  # of the interpreter, where quotients overflow as they do on the device
-            quantize_groups[grid](
+            launcher(quantize_groups, grid)(
                 x, codes, scales, count, rule.thresholds, rule.level_codes, self.tensor, self.reach, groups, per_row, x.shape[1],
                 self.group, *self.strides, **constants, **rule.constants, num_warps=warps, enable_fp_fusion=False,
             )  # fmt: skip

@@ -23,7 +23,7 @@ from formats.format import Format
 from hwmodels.gpu.kernels import environment
 from hwmodels.gpu.kernels.decode import factor, looked_up, packed_tables, paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier
-from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, split_depth
+from hwmodels.gpu.kernels.launching import PROGRAMS_EACH, Tile, check_operand, check_tile, split_depth
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, OperandType, operand_type
 from hwmodels.gpu.kernels.packing import PackedWeight, unit
 from hwmodels.gpu.kernels.tuning import fastest
@@ -33,8 +33,6 @@ from hwmodels.gpu.kernels.weight_product import add_parts, weight_only_tile
 FEW_ROWS = 16
 #: rows of the smallest tile
 FEWER_ROWS = 8
-#: programs that a split depth should give each multiprocessor
-PROGRAMS_EACH = 4
 _ADDED_AT_ONCE = 1024
 #: by how much more than by rounding tensor cores err, when they cut off sums of four products and what was there
 _CUT_OFF = 2.5
@@ -162,7 +160,7 @@ def _launch(x: torch.Tensor, weight: WeightOperand, tile: Tile, out: torch.Tenso
     part, count = split_depth(weight.weight.depth, tile)
     sums = out if count == 1 else torch.empty(count, rows, columns, dtype=torch.float32, device=x.device)
     grid = (math.ceil(rows / tile.rows) * math.ceil(columns / tile.columns), count)
-    weight_only_tile[grid](
+    environment.launcher(weight_only_tile, grid)(
         x,
         weight.weight.words,
         weight.weight.scales,
@@ -178,7 +176,8 @@ def _launch(x: torch.Tensor, weight: WeightOperand, tile: Tile, out: torch.Tenso
     )
     if count > 1:
         blocks = (math.ceil(out.numel() / _ADDED_AT_ONCE),)
-        add_parts[blocks](sums, out, count, out.numel(), BLOCK=_ADDED_AT_ONCE, num_warps=4, enable_fp_fusion=False)
+        added = {"BLOCK": _ADDED_AT_ONCE, "num_warps": 4, "enable_fp_fusion": False}
+        environment.launcher(add_parts, blocks)(sums, out, count, out.numel(), **added)
 
 
 def compiled_arguments(weight: WeightOperand, tile: Tile, *, split: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +35,23 @@ class FormulaBench:
     """Launches take 5 us; each timing takes a second of the clock."""
 
     def __init__(self, clock: Clock, name: str = "NVIDIA H100 80GB HBM3") -> None:
-        self.device = Device(name=name, driver="12", torch="2", triton="3")
+        self.device = Device(name=name, driver="12", torch="2", triton="3", multiprocessors=132)
         self.clock = clock
+        self.dead = False
 
     def cold(self, run: Callable[[], object]) -> list[float]:
         run()
         self.clock.now += 1
         return [6e-6, 5e-6, 7e-6]
 
-    def steady(self, runs: Sequence[Callable[[], object]]) -> list[float]:
+    def steady(self, runs: Sequence[Callable[[], object]]) -> Callable[[], list[float]]:
         for run in runs:
             run()
-        return [5e-6]
+        return lambda: [5e-6]
+
+    def settle(self) -> None:
+        if self.dead:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def copy_bytes_per_second(self) -> float:
         return 3e12
@@ -141,7 +146,7 @@ def test_a_table_of_something_else_is_not_gone_on_with(tmp_path: Path, column: s
     calibrate(FormulaBench(clock), cases(kernel(), rows=(1,)), path, 10, clock)
     other = FormulaBench(clock, bench or "NVIDIA H100 80GB HBM3")
     if bench is None:
-        other.device = Device(name="NVIDIA H100 80GB HBM3", driver="12", torch="3", triton="3")
+        other.device = replace(other.device, torch="3")
     with pytest.raises(BitatlasError, match=rf"^{column} of a table that is gone on with must be .*; use another --out$"):
         calibrate(other, cases(kernel()), path, 10, clock)
 
@@ -169,21 +174,73 @@ def test_copies_have_tensors_of_their_own_and_share_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known"),
+    ("name", "multiprocessors", "known"),
     [
-        ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA A100-SXM4-80GB", "a100"),
-        ("NVIDIA L4", "l4"),
-        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA H100 80GB HBM3", 132, "h100"),
+        ("NVIDIA A100-SXM4-80GB", 108, "a100"),
+        ("NVIDIA L4", 58, "l4"),
+        ("NVIDIA GeForce RTX 4090", 128, "rtx4090"),
     ],
 )
-def test_devices_are_recognised_by_cudas_names(name: str, known: str) -> None:
-    assert recognised(name).name == known
+def test_devices_are_recognised_by_cudas_names(name: str, multiprocessors: int, known: str) -> None:
+    assert recognised(name, multiprocessors).name == known
 
 
-def test_a_device_without_a_data_sheet_is_refused() -> None:
-    with pytest.raises(BitatlasError, match=r"^GPU must have a data sheet in .*, not lack it: Tesla T4$"):
-        recognised("Tesla T4")
+@pytest.mark.parametrize("name", ["Tesla T4", "NVIDIA L40S"])
+def test_a_device_without_a_data_sheet_is_refused(name: str) -> None:
+    with pytest.raises(BitatlasError, match=rf"^GPU must have a data sheet in .*, not lack it: {name}$"):
+        recognised(name, 142)
+
+
+def test_another_variant_of_a_device_is_refused() -> None:
+    with pytest.raises(BitatlasError) as error:
+        recognised("NVIDIA H100 PCIe", 114)
+    wanted = "GPU must have the 132 multiprocessors of NVIDIA H100 SXM5 80GB, not 114"
+    assert str(error.value) == f"{wanted}: NVIDIA H100 PCIe wants a data sheet of its own"
+
+
+def test_a_case_that_the_device_does_not_survive_is_left_out_from_then_on(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "t.csv"
+    bench = FormulaBench(clock)
+
+    def deadly(given: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        if len(given[0]) == 16:
+            bench.dead = True
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+        return given[0] @ given[1]
+
+    kernels = (kernel(), replace(kernel("deadly"), run=deadly))
+    with pytest.raises(BitatlasError) as error:
+        calibrate(bench, cases(*kernels), path, 10, clock)
+    what = "deadly bfloat16 x bfloat16, 1 x 256 x 512"  # results are checked with 16 rows too
+    assert str(error.value) == f"device must answer after every launch, not fail: {what}; run the command again to go on without it"
+    bench.dead = False
+    outcome = calibrate(bench, cases(*kernels)[:2], path, 10, clock)
+    assert outcome.timed == 1
+    assert outcome.skipped[what].startswith("device answered no more: CUDA error: an illegal memory access was encountered (in ")
+
+
+def test_a_result_that_differs_from_run_to_run_is_not_timed(tmp_path: Path) -> None:
+    clock, counted = Clock(), itertools.count()
+    moving = replace(kernel("moving"), run=lambda given: given[0] @ given[1] + 1e-6 * (next(counted) % 2))
+    outcome = calibrate(FormulaBench(clock), cases(kernel(), moving, rows=(1,)), tmp_path / "t.csv", 10, clock)
+    assert outcome.timed == 3
+    assert set(outcome.skipped.values()) == {"result must be the same each time, not differ (1 x 512 x 1024)"}
+
+
+def test_what_fails_while_it_is_timed_is_left_out(tmp_path: Path) -> None:
+    clock = Clock()
+    bench = FormulaBench(clock)
+
+    def cold(run: Callable[[], object]) -> list[float]:
+        if clock.now > 6:
+            raise RuntimeError("CUDA out of memory")
+        clock.now += 1
+        return [6e-6]
+
+    bench.cold = cold  # type: ignore[method-assign]
+    outcome = calibrate(bench, cases(kernel(), rows=(1,)), tmp_path / "t.csv", 10, clock)
+    assert (outcome.timed, set(outcome.skipped.values())) == (1, {"CUDA out of memory"})
 
 
 def test_the_spread_is_that_of_the_quartiles() -> None:

@@ -15,7 +15,7 @@ from hwmodels.gpu.kernels.block_kernels import KERNELS
 from hwmodels.gpu.kernels.block_product import block_product
 from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, request
 from hwmodels.gpu.kernels.kernel import Product
-from hwmodels.gpu.kernels.launching import Tile, tile_for
+from hwmodels.gpu.kernels.launching import Tile, tiles_for
 
 NAMES = (*(each.name for each in MICROSCALING), "nvfp4")
 TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -157,7 +157,7 @@ COMPILED = {
 def asked(name: str, activation: str, rows: int) -> Request:
     own = "*fp16" if activation == "float16" else "*bf16"
     constants = {
-        **compiled_arguments(block_format(name), TYPES[activation], native=True), **tile_for(rows, 4096, 4096, 2).arguments(),
+        **compiled_arguments(block_format(name), TYPES[activation], native=True), **tiles_for(rows, 4096, 4096, 2)[0].arguments(),
         "HAS_BIAS": True, "SPLIT": rows == 1,
     }  # fmt: skip
     if rows == 1:

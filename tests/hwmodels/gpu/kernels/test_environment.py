@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from triton import testing
 from triton.runtime.errors import OutOfResources
 
 from formats.errors import InvalidValueError
@@ -58,31 +57,70 @@ def test_the_first_tile_is_taken_where_kernels_are_interpreted() -> None:
     assert tuning.fastest("interpreted", TILES, lambda tile: pytest.fail("launched")) == TILES[0]
 
 
+class Bench:
+    """One on which 64 columns are the fastest."""
+
+    def __init__(self, launched: list[Tile]) -> None:
+        self.launched = launched
+
+    def cold(self, run: Callable[[], None]) -> list[float]:
+        run()
+        return [{64: 1.0, 128: 2.0}[self.launched[-1].columns]]
+
+
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
-    """Pretend that 64 columns are the fastest and that 32 do not fit; return what was launched."""
+    """What was launched and measured, on the bench."""
     launched: list[Tile] = []
-
-    def median(run: Callable[[], None], **_: object) -> float:
-        run()
-        if launched[-1].columns == 32:
-            raise OutOfResources(300_000, 232_448, "shared memory")
-        return {64: 1.0, 128: 2.0}[launched[-1].columns]
-
     monkeypatch.setattr(environment, "INTERPRETED", False)
-    monkeypatch.setattr(testing, "do_bench", median)
+    monkeypatch.setattr(tuning, "_bench", lambda: Bench(launched))
     monkeypatch.setattr(tuning, "_FOUND", {})
     return launched
 
 
+def launch_on(launched: list[Tile]) -> Callable[[Tile], None]:
+    """Return what notes launches, and refuses 32 columns, which do not fit."""
+
+    def launch(tile: Tile) -> None:
+        if tile.columns == 32:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+        launched.append(tile)
+
+    return launch
+
+
 def test_the_fastest_tile_that_fits_is_measured_once(measured: list[Tile]) -> None:
-    assert tuning.fastest("a", TILES, measured.append) == TILES[1]
+    assert tuning.fastest("a", TILES, launch_on(measured)) == TILES[1]
+    assert measured == [tile for tile in TILES if tile.columns != 32] * 2  # to see whether they fit, and to measure
+    measured.clear()
+    assert tuning.fastest("a", TILES, launch_on(measured)) == TILES[1]
+    assert measured == []
+
+
+def test_all_tiles_are_compiled_and_none_measured_where_kernels_are_only_compiled(measured: list[Tile]) -> None:
+    with environment.compiling():
+        assert tuning.fastest("a", TILES, measured.append) == TILES[0]
     assert measured == list(TILES)
-    assert tuning.fastest("a", TILES, measured.append) == TILES[1]
-    assert measured == list(TILES)
+
+
+def test_within_compiling_kernels_are_not_launched() -> None:
+    calls: list[tuple[str, object]] = []
+
+    class Kernel:
+        def warmup(self, *arguments: object, grid: tuple[int, ...]) -> None:
+            calls.append(("warmup", (*arguments, grid)))
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[[object], None]:
+            return lambda argument: calls.append(("launch", (argument, grid)))
+
+    with environment.compiling():
+        environment.launcher(Kernel(), (4,))("x")
+    environment.launcher(Kernel(), (4,))("x")
+    assert calls == [("warmup", ("x", (4,))), ("launch", ("x", (4,)))]
 
 
 def test_a_device_that_no_tile_fits_is_named_as_the_reason(measured: list[Tile]) -> None:
+    unfit = tuple(tile for tile in TILES if tile.columns == 32)
     with pytest.raises(InvalidValueError) as error:
-        tuning.fastest("b", TILES[:1] * 2, measured.append)
+        tuning.fastest("b", unfit * 2, launch_on(measured))
     assert str(error.value) == "tile of a kernel must fit the device, not need more than it has, as all 2 do"

@@ -15,7 +15,7 @@ from hwmodels.gpu.kernels.float8 import FLOAT8, bound, compiled_arguments, decod
 from hwmodels.gpu.kernels.float8_kernels import KERNELS
 from hwmodels.gpu.kernels.float8_product import float8_product
 from hwmodels.gpu.kernels.kernel import Kernel, Product
-from hwmodels.gpu.kernels.launching import Tile, tile_for
+from hwmodels.gpu.kernels.launching import Tile, tiles_for
 
 #: depth shared by two programs and by one; ragged in every direction
 TILES = (Tile(rows=16, columns=32, depth=32, splits=2), Tile(rows=16, columns=16, depth=64))
@@ -157,7 +157,7 @@ COMPILED = {
 
 def asked(weight: str, activation: str, rows: int, grouped: bool, promote: bool) -> Request:
     constants = {
-        **compiled_arguments(formats.scalar(weight)), **tile_for(rows, 4096, 4096, 1).arguments(), "X_FORMAT": activation,
+        **compiled_arguments(formats.scalar(weight)), **tiles_for(rows, 4096, 4096, 1)[0].arguments(), "X_FORMAT": activation,
         "WIDENED": False, "GROUPED": grouped, "PROMOTE": promote, "HAS_BIAS": True, "SPLIT": rows == 1,
         "WHOLE": True,
     }  # fmt: skip

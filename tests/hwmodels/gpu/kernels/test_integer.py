@@ -17,7 +17,7 @@ from hwmodels.gpu.kernels.integer_kernels import KERNELS
 from hwmodels.gpu.kernels.integer_operand import operand
 from hwmodels.gpu.kernels.integer_sums import finish_integer_sums, integer_product
 from hwmodels.gpu.kernels.kernel import Kernel, Product
-from hwmodels.gpu.kernels.launching import Tile, tile_for
+from hwmodels.gpu.kernels.launching import Tile, tiles_for
 from hwmodels.gpu.kernels.packing import FILLED, unit
 
 #: depth shared by two programs and by one; ragged in every direction
@@ -208,7 +208,7 @@ COMPILED = {
 
 
 def asked(weight: str, activation: str, finish: str, rows: int) -> Request:
-    tile = tile_for(rows, 4096, 4096, 1)
+    tile = tiles_for(rows, 4096, 4096, 1)[0]
     constants = {
         **compiled_arguments(operand(formats.scalar(activation)), operand(formats.scalar(weight))),
         **tile.arguments(), "FINISH": "sums" if finish == "split" else finish, "ROUNDING": "nearest_even", "MASK": 255,

@@ -14,14 +14,15 @@ def run(options: argparse.Namespace) -> None:
     if not minutes > 0:
         raise InvalidValueError(f"--minutes must be above 0, not {minutes:g}")
     require("triton", "dse calibrate gpu", extra="gpu")
-    from hwmodels.gpu import calibration, timings
+    from hwmodels.gpu import calibration, devices, timings
+    from hwmodels.gpu.calibration_cases import wanted
     from hwmodels.gpu.kernels import registry
     from hwmodels.gpu.timing import CudaBench
 
     bench = CudaBench()
-    device = calibration.recognised(bench.device.name, bench.device.multiprocessors)
+    device = devices.recognised(bench.device.name, bench.device.multiprocessors)
     folder = options.out or cache_directory() / "gpu"
-    outcome = calibration.calibrate(bench, calibration.wanted(registry.kernels()), folder / timings.file_name(device), minutes)
+    outcome = calibration.calibrate(bench, wanted(registry.kernels()), folder / timings.file_name(device), minutes)
     for case, reason in outcome.skipped.items():
         print(f"left out: {case}: {reason}")
     print(f"{outcome.timed} cases timed, {outcome.known} were known, {outcome.out_of_time} left for the next run: {outcome.path}")

@@ -5,17 +5,13 @@ shape are timed in turn, in several rounds, not one after the other: clocks drif
 on small products first; a wrong one is not timed, and says so.
 """
 
-import csv
-import datetime
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
-from itertools import product as pairs
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,22 +19,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from formats import Quantizer
 from formats.definition import Definition
 from formats.errors import BitatlasError
-from formats.registry import get as get_format
-from hwmodels.gpu import devices
+from hwmodels.gpu import calibration_table as table
+from hwmodels.gpu.calibration_cases import KEY, Case
 from hwmodels.gpu.devices import GpuDevice
-from hwmodels.gpu.gemm import WIDE_BITS
-from hwmodels.gpu.timing import Bench, median_and_spread
-from hwmodels.gpu.timings import COLUMNS, MODES
+from hwmodels.gpu.timing import Bench
+from hwmodels.gpu.timings import MODES
 
 if TYPE_CHECKING:
-    from hwmodels.gpu.kernels.kernel import Kernel, Product
+    pass
 
-#: (columns, depth) of layers: square ones, and those of transformers of 8 and 70 billion weights
-MATRICES = ((4096, 4096), (8192, 8192), (14336, 4096), (4096, 14336), (1024, 1024), (2048, 2048), (28672, 8192), (8192, 28672))
-ROWS = (1, 16, 4096, 256, 64, 4, 1024, 128)
 #: small products that results are checked on, ragged where the kernel takes that
 CHECKED = ((1, 512, 1024), (16, 512, 1024), (130, 272, 512))
 ROUNDS = 5
@@ -48,36 +39,6 @@ TIMES_CACHE = 2.0
 FEWEST_COPIES, MOST_COPIES = 4, 512
 #: shapes that a run begins with and whose duration says nothing of the next
 COMPILING_SHAPES = 3
-#: what tells cases apart in a table
-KEY = ("kernel", "weight", "activation", "group", "rows", "columns", "depth")
-
-#: (weight, activation, group) that every kernel is asked whether it takes; a group of 0 is a scale for each column
-OPERANDS = (
-    ("bfloat16", "bfloat16", 0),
-    *((name, "bfloat16", 128) for name in ("int4", "e2m1", "nf4", "int8", "post4", "pot4", "e4m3", "e3m2", "int3", "int2")),
-    *((name, "bfloat16", 0) for name in ("int4", "ternary", "tritplanes", "mxfp4", "mxfp8_e4m3", "nvfp4")),
-    ("int8", "int8", 0),
-    ("int4", "int8", 0),
-    ("ternary", "int8", 0),
-    ("float8_e4m3fn", "float8_e4m3fn", 0),
-    ("int4", "float8_e4m3fn", 0),
-)
-#: (format, values, group) of kernels that quantize, timed on the largest number of rows alone
-QUANTIZED = tuple((name, "bfloat16", 0) for name in ("int8", "int4", "e2m1", "float8_e4m3fn", "post4", "nf4", "mxfp4", "nvfp4"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A kernel and the operands that it is timed on."""
-
-    kernel: "Kernel"
-    product: "Product"
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What tells its rows in the table from others."""
-        p = self.product
-        return (self.kernel.name, p.weight, p.activation, p.group, p.rows, p.columns, p.depth)
 
 
 @dataclass(kw_only=True)
@@ -101,8 +62,8 @@ def calibrate(
     did that is noted beside the table, and left out from then on.
     """
     began = clock()
-    known, fatal = _known(path, bench), _fatal(path)
-    outcome = Outcome(path=path, skipped={_named(case): fatal[case.key] for case in cases if case.key in fatal})
+    known, fatal = table.known(path, bench), table.fatal(path)
+    outcome = Outcome(path=path, skipped={case.name: fatal[case.key] for case in cases if case.key in fatal})
     wanted = [case for case in cases if case.key not in known and case.key not in fatal]
     outcome.known = len(cases) - len(wanted) - len(outcome.skipped)
     deadline = began + 60 * minutes
@@ -117,7 +78,7 @@ def calibrate(
                 continue
             bar.set_postfix_str("{} x {} x {}".format(*shape))
             rows = _time_shape(bench, group, copy, right, outcome)
-            _append(path, rows)
+            table.append(path, rows)
             outcome.timed += len(rows) // len(MODES)
             bar.update(len(group))
             # the first shapes compile what later ones use
@@ -152,17 +113,17 @@ def _time_shape(
             with _left_out_if_it_fails(bench, case, outcome):
                 for found, timer in zip(times[case], timers[case], strict=True):
                     found.extend(timer())
-            if _named(case) in outcome.skipped:
+            if case.name in outcome.skipped:
                 del times[case]
     return [
-        _row(bench, case, mode, seconds, copy)
+        table.row(bench, case, mode, seconds, copy)
         for case, both in times.items()
         for mode, seconds in zip(MODES, both, strict=True)
     ]
 
 
 def _built(cases: Sequence[Case]) -> dict[Case, Any]:
-    """Return the operands of each case, or why it has none; what runs on them is compiled, by as many threads as there are cores."""
+    """Return the operands of each case, or why it has none; what runs on them is compiled, a thread for each core."""
     from hwmodels.gpu.kernels.environment import compiling, device
 
     where = device()
@@ -189,19 +150,16 @@ def _left_out_if_it_fails(bench: Bench, case: Case, outcome: Outcome) -> Iterato
         yield
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        outcome.skipped[_named(case)] = reason
+        outcome.skipped[case.name] = reason
         try:
             bench.settle()
         except Exception as fatal:
             reason = f"device answered no more: {reason}"
-            _append(_fatal_path(outcome.path), [dict(zip(KEY, case.key, strict=True)) | {"reason": reason}], (*KEY, "reason"))
+            table.append(
+                table.fatal_path(outcome.path), [dict(zip(KEY, case.key, strict=True)) | {"reason": reason}], (*KEY, "reason")
+            )
             rest = "run the command again to go on without it"
-            raise BitatlasError(f"device must answer after every launch, not fail: {_named(case)}; {rest}") from fatal
-
-
-def _named(case: Case) -> str:
-    p = case.product
-    return f"{case.kernel.name} {p.weight} x {p.activation}, {p.rows} x {p.columns} x {p.depth}"
+            raise BitatlasError(f"device must answer after every launch, not fail: {case.name}; {rest}") from fatal
 
 
 def _checked(case: Case, right: dict[tuple[object, ...], str]) -> str:
@@ -237,7 +195,7 @@ def _checked(case: Case, right: dict[tuple[object, ...], str]) -> str:
 
 def _launches(case: Case, first: Any, bench: Bench) -> list[Callable[[], object]]:
     """Return launches on several copies of the operands, enough that weights come from memory."""
-    cache = _device(bench).l2_mib * 2**20
+    cache = table.data_sheet(bench).l2_mib * 2**20
     wanted = max(np.ceil(TIMES_CACHE * cache / case.kernel.bytes_moved(case.product)), FEWEST_COPIES)
     operands = [first, *(copied(first) for _ in range(int(min(wanted, MOST_COPIES)) - 1))]
     return [partial(case.kernel.run, each) for each in operands]
@@ -255,133 +213,9 @@ def copied(operands: Any) -> Any:
     return operands
 
 
-def _row(bench: Bench, case: Case, mode: str, seconds: Sequence[float], copy: float) -> dict[str, object]:
-    median, spread = median_and_spread(seconds)
-    kernel, p, device = case.kernel, case.product, bench.device
-    rate, bytes_a_second = kernel.operations(p) / median, kernel.bytes_moved(p) / median
-    peak = _device(bench).tera_operations.get(kernel.arithmetic)
-    weight_bits, scale_bits = _stored_bits(p)
-    return {
-        "kernel": kernel.name,
-        "family": kernel.family,
-        **{name: getattr(p, name) for name in ("weight", "activation", "group", "rows", "columns", "depth")},
-        "mode": mode,
-        "microseconds": round(median * 1e6, 3),
-        "spread": round(spread, 4),
-        "gb_s": round(bytes_a_second / 1e9, 1),
-        "tera_operations": round(rate / 1e12, 2),
-        "share_of_copy": round(bytes_a_second / copy, 4),
-        "share_of_peak": round(rate / 1e12 / peak, 4) if peak else "",
-        "correct": True,
-        "weight_bits": weight_bits,
-        "activation_bits": get_format(p.activation).bits if p.columns else WIDE_BITS,  # type: ignore[union-attr]
-        "scale_bits": scale_bits,
-        "arithmetic": kernel.arithmetic,
-        "device": device.name,
-        "driver": device.driver,
-        "torch": device.torch,
-        "triton": device.triton,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-    }
-
-
-def _stored_bits(p: "Product") -> tuple[float, float]:
-    """Return the bits of one weight, and of all scales."""
-    if not p.columns:
-        return WIDE_BITS, 0
-    granularity = f"group{p.group}" if p.group else "channel"
-    quantizer = Quantizer.parse(p.weight, granularity=granularity)
-    return quantizer.width, quantizer.storage_bits((p.columns, p.depth)).scales
-
-
-def _device(bench: Bench) -> GpuDevice:
-    return recognised(bench.device.name, bench.device.multiprocessors)
-
-
-def recognised(name: str, multiprocessors: int) -> GpuDevice:
-    """Return the data sheet of a device by the name that CUDA gives it; ``BitatlasError`` for one without, or another variant."""
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    told = {*words, *(first + second for first, second in zip(words, words[1:], strict=False))}
-    found = next((devices.get(known) for known in devices.names() if known in told), None)
-    if found is None:
-        known = ", ".join(devices.names())
-        raise BitatlasError(f"GPU must have a data sheet in hwmodels/gpu/devices.py ({known}), not lack it: {name}")
-    if found.multiprocessors != multiprocessors:
-        wanted = f"{found.multiprocessors} multiprocessors of {found.product}"
-        raise BitatlasError(f"GPU must have the {wanted}, not {multiprocessors}: {name} wants a data sheet of its own")
-    return found
-
-
-def _known(path: Path, bench: Bench) -> set[tuple[object, ...]]:
-    """Return the keys of cases that the table has in every mode."""
-    if not path.exists():
-        return set()
-    from hwmodels.gpu.timings import read
-
-    frame = read(path)
-    device = bench.device
-    for column, value in (("device", device.name), ("torch", device.torch), ("triton", device.triton)):
-        other = [text for text in frame[column].astype(str).unique() if text != value]
-        if other:
-            raise BitatlasError(
-                f"{column} of a table that is gone on with must be {value}, not {other[0]}: {path}; use another --out"
-            )
-    counts = frame.groupby(list(KEY)).size()
-    return {tuple(key) for key, count in counts.items() if count >= len(MODES)}  # type: ignore[arg-type]
-
-
-def _fatal_path(path: Path) -> Path:
-    return path.with_suffix(".fatal.csv")
-
-
-def _fatal(path: Path) -> dict[tuple[object, ...], str]:
-    """Return why cases are left out that the device did not survive in an earlier run, by their keys."""
-    path = _fatal_path(path)
-    if not path.exists():
-        return {}
-    rows = pd.read_csv(path).to_dict("records")
-    return {tuple(row[name] for name in KEY): f"{row['reason']} (in {path}; delete its line to try again)" for row in rows}
-
-
-def _append(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> None:
-    """Add rows to a table, with its header where it is new; a shape is written as a whole."""
-    if not rows:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def wanted(kernels: Mapping[str, "Kernel"]) -> list[Case]:
-    """Return every case, the shapes that matter most first."""
-    return [case for rows, matrix in _shapes() for case in _cases(kernels, rows, *matrix)]
-
-
-def _shapes() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield rows and matrices by the sum of their places in the lists."""
-    places = pairs(range(len(ROWS)), range(len(MATRICES)))
-    for row, matrix in sorted(places, key=lambda place: (sum(place), place)):
-        yield ROWS[row], MATRICES[matrix]
-
-
-def _cases(kernels: Mapping[str, "Kernel"], rows: int, columns: int, depth: int) -> Iterator[Case]:
-    from hwmodels.gpu.kernels.kernel import Product
-
-    given = [Product(rows=rows, columns=columns, depth=depth, weight=w, activation=a, group=group) for w, a, group in OPERANDS]
-    if rows == max(ROWS):
-        given += [Product(rows=rows, columns=0, depth=depth, weight=w, activation=a, group=group) for w, a, group in QUANTIZED]
-    for each in given:
-        yield from (Case(kernel=kernel, product=each) for kernel in kernels.values() if kernel.takes(each) is None)
-
-
 def errors_by_family(frame: pd.DataFrame, device: GpuDevice) -> dict[str, float]:
-    """Return the median of the leave-one-out errors of each family's fit, as shares."""
-    from hwmodels.gpu.fitted import FEWEST_TIMINGS, leave_one_out
-    from hwmodels.gpu.timings import by_family
+    """Return by family the median error, as a share, of its timings, each by the finest fit that predicts it, made without it."""
+    from hwmodels.gpu.timings import compared
 
-    families = {name: found for name, found in by_family(frame).items() if len(found) > FEWEST_TIMINGS}
-    return {name: float(np.median(np.abs(leave_one_out(found, device)))) for name, found in families.items()}
+    by_family = compared(frame, device).groupby("family", sort=False)["left out"]
+    return {str(family): float(errors.abs().median()) for family, errors in by_family}

@@ -4,11 +4,13 @@ A further device is one more call of ``register``. Rates are those of dense matr
 sparsity alone they are half of what it says.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
-from formats.errors import InvalidValueError
+from formats.errors import BitatlasError, InvalidValueError
 from formats.names import unknown_name
 
 #: what tensor cores multiply; products are summed in float32, or in int32
@@ -70,6 +72,20 @@ def get(name: str) -> GpuDevice:
     if name not in _DEVICES:
         raise unknown_name("GPU", name, names())
     return _DEVICES[name]
+
+
+def recognised(name: str, multiprocessors: int) -> GpuDevice:
+    """Return the data sheet of a device by the name that CUDA gives it; ``BitatlasError`` for one without, or another variant."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    told = {*words, *(first + second for first, second in pairwise(words))}
+    found = next((get(known) for known in names() if known in told), None)
+    if found is None:
+        known = ", ".join(names())
+        raise BitatlasError(f"GPU must have a data sheet in hwmodels/gpu/devices.py ({known}), not lack it: {name}")
+    if found.multiprocessors != multiprocessors:
+        wanted = f"{found.multiprocessors} multiprocessors of {found.product}"
+        raise BitatlasError(f"GPU must have the {wanted}, not {multiprocessors}: {name} wants a data sheet of its own")
+    return found
 
 
 register(

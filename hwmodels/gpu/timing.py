@@ -1,9 +1,9 @@
 """How long launches take on a CUDA device: cold, with the second-level cache emptied, and steady, as in a decoding loop.
 
-Cold launches wait on the device until the processor has put them into its queue, since starting a kernel from Python takes longer
-than most kernels do. Steady timings replay a CUDA graph over several copies of the operands that together exceed twice the cache, so
-that weights come from memory as they do in a network, and launches cost what they cost in a graph. Clocks and power are left as they
-are: candidates are timed in turn, several rounds of each, and the median counts.
+Cold launches wait on the device until the processor has put them into its queue, since starting a kernel from Python takes
+longer than most kernels do. Steady timings replay a CUDA graph over several copies of the operands that together exceed twice the
+cache, so that weights come from memory as they do in a network, and launches cost what they cost in a graph. Clocks and power are
+left as they are: candidates are timed in turn, several rounds of each, and the median counts.
 """
 
 import shutil

@@ -152,7 +152,7 @@ def _launch(x: torch.Tensor, w: BlockWeights, biases: torch.Tensor | None, tile:
 
 
 def compiled_arguments(fmt: BlockFormat, activation: torch.dtype, *, native: bool) -> dict[str, Any]:
-    """Return what ``block_product`` is compiled with: elements times scales are in bfloat16 where it is ``native``, else in float32.
+    """Return what ``block_product`` is compiled with: elements times scales are in bfloat16 where that is ``native``, else float32.
 
     Without bfloat16's own arithmetic, which the interpreter lacks, the whole product is in float32.
     """

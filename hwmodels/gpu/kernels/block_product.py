@@ -19,7 +19,8 @@ def _block_factors(scales, tops, POWERS: tl.constexpr):  # type: ignore[no-untyp
         return as_float(codes << 20) * 2.0**120
 
 
-@triton.jit
+# numbers that vary from product to product and make no kernel faster are not compiled for
+@triton.jit(do_not_specialize=("rows",))
 def block_product(  # type: ignore[no-untyped-def]
     x_pointer, w_pointer, scales_pointer, tops_pointer, out_pointer, column_scales, biases,
     rows, columns, depth, row_bytes, scale_bytes, chunk,
@@ -48,8 +49,8 @@ def block_product(  # type: ignore[no-untyped-def]
         if w.dtype == tl.bfloat16:  # which has them exactly: the upper half of float32
             factors = (factors.to(tl.int32, bitcast=True) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
         # blocks are whole units, and units follow each other within each place
-        PLACES: tl.constexpr = 2 if BITS == 8 else 4 if BITS == 4 else 8
-        blocks = tl.reshape(w, (BLOCK_N, PLACES, BLOCK_K // BLOCK, BLOCK // PLACES))
+        places: tl.constexpr = 2 if BITS == 8 else 4 if BITS == 4 else 8
+        blocks = tl.reshape(w, (BLOCK_N, places, BLOCK_K // BLOCK, BLOCK // places))
         w = tl.reshape(blocks * factors[:, None, :, None], (BLOCK_N, BLOCK_K))
         x = spread(x, BITS, 2)
         if not NATIVE and x.dtype == tl.bfloat16:

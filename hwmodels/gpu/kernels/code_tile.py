@@ -1,7 +1,7 @@
 """Tiles of weights out of packed rows, in registers.
 
-Codes of b bits fill whole words of 32 bits every 32 / gcd(32, b) codes: a *unit*. A sum over the depth may be taken in any order, so
-tiles are not in that of the rows but in the order (place, unit, part), where the depth is ``UNIT * unit + UNIT // PARTS * part +
+Codes of b bits fill whole words of 32 bits every 32 / gcd(32, b) codes: a *unit*. A sum over the depth may be taken in any order,
+so tiles are not in that of the rows but in the order (place, unit, part), where the depth is ``UNIT * unit + UNIT // PARTS * part +
 place``: the codes of one place are what one 32-bit register holds for the tensor cores, two halves or four quarters. For 2, 4 and 8
 bits these are the same bits of each half or quarter of one word. So what a thread loads is what it multiplies, every shift is known
 when the kernel is compiled, and no weight passes through shared memory once it is decoded. ``spread`` brings activations, which are
@@ -60,17 +60,17 @@ def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr, KIND: tl.constexpr = CODE
 
     Of the kind ``lookup``, codes of one place follow each other.
     """
-    ROWS: tl.constexpr = x.shape[0]
-    DEPTH: tl.constexpr = x.shape[1]
-    UNIT: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
-    if UNIT == PARTS:
+    rows: tl.constexpr = x.shape[0]
+    depth: tl.constexpr = x.shape[1]
+    unit: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
+    if unit == PARTS:
         found = x
     elif KIND == "lookup":
-        units = tl.reshape(x, (ROWS, DEPTH // UNIT, UNIT // PARTS, PARTS))
-        found = tl.reshape(tl.permute(units, (0, 2, 1, 3)), (ROWS, DEPTH))
+        units = tl.reshape(x, (rows, depth // unit, unit // PARTS, PARTS))
+        found = tl.reshape(tl.permute(units, (0, 2, 1, 3)), (rows, depth))
     else:
-        units = tl.reshape(x, (ROWS, DEPTH // UNIT, PARTS, UNIT // PARTS))
-        found = tl.reshape(tl.permute(units, (0, 3, 1, 2)), (ROWS, DEPTH))
+        units = tl.reshape(x, (rows, depth // unit, PARTS, unit // PARTS))
+        found = tl.reshape(tl.permute(units, (0, 3, 1, 2)), (rows, depth))
     return found
 
 
@@ -84,35 +84,35 @@ def register_tile(  # type: ignore[no-untyped-def]
     The tile has the shape (rows, COUNT) and is in the order of tiles.
     """
     words = _words(row, start, BITS, COUNT)
-    ROWS: tl.constexpr = words[0].shape[0]
-    PLACES: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
-    if PLACES == 1:
+    rows: tl.constexpr = words[0].shape[0]
+    places_each: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
+    if places_each == 1:
         places = _one(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
-    elif PLACES == 2:
+    elif places_each == 2:
         places = tl.permute(_two(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED), (0, 3, 1, 2))
-    elif PLACES == 4:
+    elif places_each == 4:
         places = tl.permute(_four(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED), (0, 4, 3, 1, 2))
-    elif PLACES == 8:
+    elif places_each == 8:
         places = tl.permute(_eight(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED), (0, 5, 4, 3, 1, 2))
     else:
         first = _eight(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
         second = _eight(words, 8, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
         places = tl.permute(tl.join(first, second), (0, 6, 5, 4, 3, 1, 2))
-    return tl.reshape(places, (ROWS, COUNT))
+    return tl.reshape(places, (rows, COUNT))
 
 
 @triton.jit
 def _words(row, start, BITS: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the words of each unit, a tuple of uint32 of shape (rows, units)."""
-    UNIT: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
-    EACH: tl.constexpr = UNIT * BITS // 32
-    place = row + (start // UNIT + tl.arange(0, COUNT // UNIT)[None, :]) * EACH
+    unit: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
+    each: tl.constexpr = unit * BITS // 32
+    place = row + (start // unit + tl.arange(0, COUNT // unit)[None, :]) * each
     first = _word(place)
-    if EACH == 1:
+    if each == 1:
         words = (first,)
-    elif EACH == 3:
+    elif each == 3:
         words = (first, _word(place + 1), _word(place + 2))
-    elif EACH == 5:
+    elif each == 5:
         words = (first, _word(place + 1), _word(place + 2), _word(place + 3), _word(place + 4))
     else:
         second, third = _word(place + 1), _word(place + 2)
@@ -158,15 +158,15 @@ def _one(  # type: ignore[no-untyped-def]
     KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
 ):  # fmt: skip
     """Return the parts of one place of each unit, of shape (rows, units, PARTS)."""
-    STEP: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
+    step: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
     if BITS == 8 or BITS == 4 or BITS == 2:
-        EVERY: tl.constexpr = 0x10001 if PARTS == 2 else 0x1010101
-        codes = (words[0] >> (PLACE * BITS)) & (((1 << BITS) - 1) * EVERY)
+        every: tl.constexpr = 0x10001 if PARTS == 2 else 0x1010101
+        codes = (words[0] >> (PLACE * BITS)) & (((1 << BITS) - 1) * every)
     elif PARTS == 2:
-        codes = _code(words, PLACE, BITS) | (_code(words, PLACE + STEP, BITS) << 16)
+        codes = _code(words, PLACE, BITS) | (_code(words, PLACE + step, BITS) << 16)
     else:
-        lower = _code(words, PLACE, BITS) | (_code(words, PLACE + STEP, BITS) << 8)
-        codes = lower | (_code(words, PLACE + 2 * STEP, BITS) << 16) | (_code(words, PLACE + 3 * STEP, BITS) << 24)
+        lower = _code(words, PLACE, BITS) | (_code(words, PLACE + step, BITS) << 8)
+        codes = lower | (_code(words, PLACE + 2 * step, BITS) << 16) | (_code(words, PLACE + 3 * step, BITS) << 24)
     if KIND == CODES:
         parts = tl.join((codes & 0xFFFF).to(tl.int32, bitcast=True), (codes >> 16).to(tl.int32, bitcast=True))
     else:
@@ -174,7 +174,8 @@ def _one(  # type: ignore[no-untyped-def]
         if PARTS == 2:
             parts = tl.join(bits.to(tl.int16), (bits >> 16).to(tl.int16))
         else:
-            even, odd = tl.join(bits.to(tl.uint8), (bits >> 16).to(tl.uint8)), tl.join((bits >> 8).to(tl.uint8), (bits >> 24).to(tl.uint8))
+            even = tl.join(bits.to(tl.uint8), (bits >> 16).to(tl.uint8))
+            odd = tl.join((bits >> 8).to(tl.uint8), (bits >> 24).to(tl.uint8))
             parts = tl.reshape(tl.join(even, odd), (bits.shape[0], bits.shape[1], 4))
     return parts
 
@@ -182,9 +183,9 @@ def _one(  # type: ignore[no-untyped-def]
 @triton.jit
 def _code(words, PLACE: tl.constexpr, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return one code of each unit, uint32."""
-    WORD: tl.constexpr = PLACE * BITS // 32
-    SHIFT: tl.constexpr = PLACE * BITS % 32
-    held = words[WORD] >> SHIFT
-    if SHIFT + BITS > 32:
-        held = held | (words[WORD + 1] << (32 - SHIFT))
+    word: tl.constexpr = PLACE * BITS // 32
+    shift: tl.constexpr = PLACE * BITS % 32
+    held = words[word] >> shift
+    if shift + BITS > 32:
+        held = held | (words[word + 1] << (32 - shift))
     return held & ((1 << BITS) - 1)

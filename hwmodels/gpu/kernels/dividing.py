@@ -1,10 +1,11 @@
 """Quotients of float32, rounded as IEEE 754's division rounds them, where many numbers have one divisor: Triton code.
 
-A division for each number takes a dozen instructions and a branch. Here the divisor's reciprocal is divided once, and each quotient
-takes six: a first guess and two corrections by its remainder, which a fused multiply-add has exactly (Markstein, "Computation of
-elementary functions on the IBM RISC System/6000 processor", 1990, theorem 8.1: the correction of a guess within one unit in the last
-place by a correctly rounded reciprocal is rounded correctly). Divisor and dividends are brought near 1 first, so that no remainder is
-lost below float32's smallest numbers unless a quotient is below 2**-100, and then only its sign is certain.
+A division for each number takes a dozen instructions and a branch. Here the divisor's reciprocal is divided once, and each
+quotient takes six: a first guess and two corrections by its remainder, which a fused multiply-add has exactly. A guess within one
+unit in the last place, corrected by a correctly rounded reciprocal, is rounded correctly (Markstein, "Computation of elementary
+functions on the IBM RISC System/6000 processor", IBM Journal of Research and Development 34, 1990). Divisor and dividends are
+brought near 1 first, so that no remainder is lost below float32's smallest numbers unless a quotient is below 2**-100, and then
+only its sign is certain.
 """
 
 import triton
@@ -27,7 +28,10 @@ def divisor(scale):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def quotient(x, power, near_one, reciprocal, BOUNDED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return ``x / scale``; where it is not ``BOUNDED``, quotients beyond ``REACH`` in size, infinities too, are at least half of it."""
+    """Return ``x / scale``.
+
+    Unless they are ``BOUNDED``, quotients beyond ``REACH`` in size, infinities too, are at least half of it.
+    """
     moved = x * power
     if not BOUNDED:
         moved = tl.clamp(moved, -_REACH, _REACH, propagate_nan=tl.PropagateNan.ALL)

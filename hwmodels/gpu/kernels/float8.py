@@ -142,8 +142,8 @@ def float8_matmul(
     """Return codes (rows, depth) of a float8 format times weights (depth, columns), scaled, in ``dtype``.
 
     ``x`` is uint8; ``row_scale`` one number or float32 of shape (rows,), ``bias`` float32 of shape (columns,).
-    ``promote=False`` leaves all sums in the tensor cores, which is faster and less accurate; ``tuned`` tries the candidate tiles on the
-    device the first time that a product of this kind is asked for. Raises ``ValueError`` for shapes and
+    ``promote=False`` leaves all sums in the tensor cores, which is faster and less accurate; ``tuned`` tries the candidate tiles on
+    the device the first time that a product of this kind is asked for. Raises ``ValueError`` for shapes and
     formats that do not fit.
     """
     if fmt not in FLOAT8:

@@ -23,7 +23,8 @@ def as_float8(codes, TYPE: tl.constexpr, WIDENED: tl.constexpr):  # type: ignore
         return codes.to(tl.float8e4nv if TYPE == E4M3 else tl.float8e5, bitcast=True)
 
 
-@triton.jit
+# numbers that vary from product to product and make no kernel faster are not compiled for
+@triton.jit(do_not_specialize=("rows", "groups", "steps_per_group"))
 def float8_product(  # type: ignore[no-untyped-def]
     x_pointer, w_pointer, out_pointer, row_scales, column_scales, group_scales, biases,
     rows, columns, depth, row_bytes, chunk, groups, steps_per_group,
@@ -33,8 +34,9 @@ def float8_product(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Multiply float8 codes (rows, depth) with packed codes (columns, depth) that become float8, and scale the sums.
 
-    ``WHOLE`` says that the depth is a multiple of ``BLOCK_K``. ``GROUPED``: each ``steps_per_group`` steps of ``BLOCK_K`` have a scale of their own, (columns, groups), that their float32 sums
-    are multiplied by. ``PROMOTE`` adds the sums of each step to float32 outside the tensor cores.
+    ``WHOLE`` says that the depth is a multiple of ``BLOCK_K``. ``GROUPED``: each ``steps_per_group`` steps of ``BLOCK_K`` have a
+    scale of their own, (columns, groups), that their float32 sums are multiplied by. ``PROMOTE`` adds the sums of each step to
+    float32 outside the tensor cores.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     begin = tl.program_id(1) * chunk

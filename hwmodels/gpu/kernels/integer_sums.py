@@ -49,7 +49,8 @@ def _finish(  # type: ignore[no-untyped-def]
     tl.store(out_pointer + places, result, mask=in_n[:, None] & (m < rows)[None, :])
 
 
-@triton.jit
+# numbers that vary from product to product and make no kernel faster are not compiled for
+@triton.jit(do_not_specialize=("rows", "x_offset", "w_offset", "zero_point", "low", "high"))
 def integer_product(  # type: ignore[no-untyped-def]
     x_pointer, w_pointer, out_pointer, column_sums, row_scales, factors, shifts, biases,
     rows, columns, depth, row_bytes, chunk, x_offset, w_offset, zero_point, low, high,
@@ -59,8 +60,8 @@ def integer_product(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Multiply codes (rows, depth), a byte each, with packed codes (columns, depth), and finish the sums of the tile.
 
-    ``WHOLE`` says that the depth is a multiple of ``BLOCK_K``. With ``SPLIT`` the second axis of the grid takes ``chunk`` of the depth each and leaves its own sums in int32 (splits, rows,
-    columns), for ``finish_integer_sums``.
+    ``WHOLE`` says that the depth is a multiple of ``BLOCK_K``. With ``SPLIT`` the second axis of the grid takes ``chunk`` of the
+    depth each and leaves its own sums in int32 (splits, rows, columns), for ``finish_integer_sums``.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     begin = tl.program_id(1) * chunk

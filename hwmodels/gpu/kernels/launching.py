@@ -13,7 +13,7 @@ from formats.errors import InvalidTypeError, InvalidValueError
 from formats.format import Format
 from hwmodels.gpu.kernels.environment import INTERPRETED, launcher, multiprocessors
 from hwmodels.gpu.kernels.float_sums import finish_float_sums
-from hwmodels.gpu.kernels.packing import FILLED, SPARE_WORDS, packed_rows, unit
+from hwmodels.gpu.kernels.packing import FILLED, packed_rows, unit
 
 #: programs that a split depth should give each multiprocessor
 PROGRAMS_EACH = 4
@@ -89,18 +89,12 @@ def device_rows(codes: ArrayLike, fmt: Format, device: str | torch.device) -> to
     unusable = ~np.isfinite(fmt.values[given])
     if unusable.any():
         raise InvalidValueError(f"codes of a weight must be numbers of {fmt.name}, not {int(given[unusable][0])}, which is none")
-    rows = packed_rows(np.ascontiguousarray(given.T), fmt)
-    held = np.concatenate([rows.reshape(-1), np.zeros(4 * SPARE_WORDS, np.uint8)])
-    return torch.from_numpy(held).to(device)[: rows.size].view(rows.shape)
+    return torch.from_numpy(packed_rows(np.ascontiguousarray(given.T), fmt)).to(device)
 
 
 def repeated_rows(packed: torch.Tensor, count: int) -> torch.Tensor:
     """Return ``count`` packed rows, made of the given ones over and over again: large weights to time kernels on, in no time."""
-    size = packed.shape[1]
-    held = torch.zeros(count * size + 4 * SPARE_WORDS, dtype=torch.uint8, device=packed.device)
-    rows = held[: count * size].view(count, size)
-    rows.copy_(packed[torch.arange(count, device=packed.device) % len(packed)])
-    return rows
+    return packed[torch.arange(count, device=packed.device) % len(packed)]
 
 
 def split_depth(depth: int, tile: Tile) -> tuple[int, int]:

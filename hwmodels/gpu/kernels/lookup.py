@@ -17,12 +17,11 @@ def lookup_tile(words, TABLE: tl.constexpr, NATIVE: tl.constexpr):  # type: igno
     ``TABLE`` is what ``packed_table`` gives. Codes that follow each other are neighbours: the tile is in the order (place, unit,
     half), the depth being ``8 * unit + 2 * place + half``.
     """
-    ROWS: tl.constexpr = words.shape[0]
     codes = words.to(tl.int32, bitcast=True)
     first, second = _four(codes, TABLE, NATIVE)
     third, fourth = _four(codes >> 16, TABLE, NATIVE)
     places = tl.join(tl.join(_halves(first), _halves(third)), tl.join(_halves(second), _halves(fourth)))
-    return tl.reshape(tl.permute(places, (0, 3, 4, 1, 2)), (ROWS, words.shape[1] * 8))
+    return tl.reshape(tl.permute(places, (0, 3, 4, 1, 2)), (words.shape[0], words.shape[1] * 8))
 
 
 @triton.jit

@@ -1,8 +1,7 @@
 """Weights as the kernels read them: the codes and the packing of ``formats``, each output's row filled up to whole words.
 
 A row holds the codes of one output along the depth as ``formats.pack`` packs them, filled up to a multiple of ``FILLED`` codes, so
-that every row begins at 16 bytes and the deepest tile ends within its row. Kernels read rows as little-endian words of 32 bits; a
-few zero words follow the last row.
+that every row begins at 16 bytes and the deepest tile ends within its row. Kernels read rows as little-endian words of 32 bits.
 """
 
 import math
@@ -24,8 +23,6 @@ from formats.registry import scalar
 FILLED = 256
 #: groups are whole steps of the tensor cores
 GROUP_STEP = 16
-#: words after the last row, which cutting codes of odd widths out of words touches
-SPARE_WORDS = 4
 
 
 def unit(bits: int) -> int:
@@ -42,7 +39,7 @@ class PackedWeight:
     depth: int
     #: weights along the depth that share a scale; 0 is one scale for each column
     group: int
-    #: int32, planes * columns rows of ``row_words`` words and the spare ones
+    #: int32, planes * columns rows of ``row_words`` words
     words: torch.Tensor
     row_words: int
     #: float32 or float16 of shape (planes, columns, groups)
@@ -85,7 +82,7 @@ def pack_weight(codes: ArrayLike, fmt: Format, scales: ArrayLike, group: int = 0
     count, columns, depth = planes.shape
     found = _scales(scales, (*given.shape[:-1], math.ceil(depth / group) if group else 1))
     rows = packed_rows(planes.reshape(count * columns, depth), fmt)
-    words = np.concatenate([rows.view("<i4").reshape(-1), np.zeros(SPARE_WORDS, np.int32)])
+    words = rows.view("<i4").reshape(-1)
     return PackedWeight(
         format=fmt,
         columns=columns,

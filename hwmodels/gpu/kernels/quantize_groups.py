@@ -64,7 +64,8 @@ def quantize_groups(  # type: ignore[no-untyped-def]
     SCALE_MANTISSA: tl.constexpr, SCALE_FIRST: tl.constexpr, LEVEL: tl.constexpr,
     KIND: tl.constexpr, BITS: tl.constexpr, SIGNED: tl.constexpr, MANTISSA: tl.constexpr, FIRST_NORMAL: tl.constexpr,
     LOW: tl.constexpr, HIGH: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, NEGATIVE_ZERO: tl.constexpr,
-    NAN: tl.constexpr, THRESHOLDS: tl.constexpr, EXACT: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr, PIECES: tl.constexpr,
+    NAN: tl.constexpr, THRESHOLDS: tl.constexpr, EXACT: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr,
+    PIECES: tl.constexpr,
 ):  # fmt: skip
     """Encode ``GROUPS`` groups, ``SIZE`` elements of each at a time.
 

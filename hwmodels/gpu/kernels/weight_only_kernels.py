@@ -15,7 +15,7 @@ from formats.tensor_quantizer import TensorQuantizer
 from hwmodels.gpu.gemm import WIDE_BITS, Gemm
 from hwmodels.gpu.kernels.kernel import Kernel, Product, Reference
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, exact_in, operand_type, own_operand
-from hwmodels.gpu.kernels.packing import SPARE_WORDS, PackedWeight, of_tensor, refused_group
+from hwmodels.gpu.kernels.packing import PackedWeight, of_tensor, refused_group
 from hwmodels.gpu.kernels.weight_only import FEW_ROWS, WeightOperand, bound, prepare, weight_only_gemm, weight_only_gemv
 
 #: different rows of weights that large matrices are put together from
@@ -57,15 +57,14 @@ def random_operands(product: Product, seed: int, device: torch.device, *, exact:
 def _chosen(weight: PackedWeight, columns: torch.Tensor) -> PackedWeight:
     """Return a weight whose columns are some of another's, on the device that they are listed on."""
     held = weight.to(columns.device)
-    rows = held.words[:-SPARE_WORDS].view(weight.planes, weight.columns, weight.row_words)[:, columns].reshape(-1)
-    words = torch.cat([rows, rows.new_zeros(SPARE_WORDS)])
-    return replace(held, columns=len(columns), words=words, scales=held.scales[:, columns].contiguous())
+    rows = held.words.view(weight.planes, weight.columns, weight.row_words)[:, columns].reshape(-1)
+    return replace(held, columns=len(columns), words=rows, scales=held.scales[:, columns].contiguous())
 
 
 def decoded(weight: WeightOperand) -> NDArray[np.float64]:
     """Return each plane's scaled values, float64 of shape (planes, columns, depth), from the packed codes."""
     packed = weight.weight
-    words = packed.words[:-SPARE_WORDS].cpu().numpy().reshape(packed.planes, packed.columns, packed.row_words)
+    words = packed.words.cpu().numpy().reshape(packed.planes, packed.columns, packed.row_words)
     bits = packed.format.bits
     codes = packing.unpack(words.view(np.uint8), bits, packed.row_words * 32 // bits)[..., : packed.depth]
     scales = packed.scales.cpu().numpy().astype(np.float64)

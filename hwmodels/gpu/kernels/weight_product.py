@@ -11,7 +11,8 @@ from hwmodels.gpu.kernels.code_tile import spread, weight_tile
 from hwmodels.gpu.kernels.operands import tile_place
 
 
-@triton.jit
+# numbers that vary from product to product and make no kernel faster are not compiled for
+@triton.jit(do_not_specialize=("rows", "groups"))
 def weight_only_tile(  # type: ignore[no-untyped-def]
     x,
     words,
@@ -51,10 +52,11 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
 ):
     """Compute one tile of x (rows, depth) times the weights, or with ``SPLIT`` of the sum over ``part`` of the depth.
 
-    ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP`` is the depth
-    that shares a scale; 0 is all of it. Scales change only after every ``SHARED`` of a tile's depth, which has whole such parts. ``WIDEN`` multiplies in float32, to which both operands are widened exactly. A value
-    is ``FACTOR``, a power of two, times the sum of ``TERMS`` values, each in a table of its own where there are several. ``NATIVE``
-    says whether bfloat16 has arithmetic. ``TABLE`` holds what codes of the kind ``lookup`` stand for, as ``packed_tables`` packs it.
+    ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP`` is the depth that shares a scale;
+    0 is all of it. Scales change only after every ``SHARED`` of a tile's depth, which has whole such pieces. ``WIDEN`` multiplies
+    in float32, to which both operands are widened exactly. A value is ``FACTOR``, a power of two, times the sum of ``TERMS``
+    values, each in a table of its own where there are several. ``NATIVE`` says whether bfloat16 has arithmetic. ``TABLE`` holds
+    what codes of the kind ``lookup`` stand for, as ``packed_tables`` packs it.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     row = tl.minimum(n, columns - 1).to(tl.int64)
@@ -69,9 +71,7 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
         sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
         for k in range(start, stop, BLOCK_K):
             across = k + tl.arange(0, BLOCK_K)
-            activations = tl.load(x_rows + across[None, :], mask=(across < depth)[None, :], other=0.0)
-            if WIDEN:
-                activations = activations.to(tl.float32)
+            activations = _widened(tl.load(x_rows + across[None, :], mask=(across < depth)[None, :], other=0.0), WIDEN)
             for piece in tl.static_range(BLOCK_K // SHARED):
                 own = activations
                 if SHARED < BLOCK_K:
@@ -81,12 +81,10 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
                     sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
                 for term in tl.static_range(TERMS):
                     w = weight_tile(
-                        weights, k, table + (term << BITS), BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED,
-                        NATIVE, TABLE >> (256 * term),
+                        weights, k, table + (term << BITS), BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED,
+                        PAIRED, NATIVE, TABLE >> (256 * term),
                     )  # fmt: skip
-                    if WIDEN:
-                        w = w.to(tl.float32)
-                    sums = tl.dot(w, own, sums, input_precision=PRECISION)
+                    sums = tl.dot(_widened(w, WIDEN), own, sums, input_precision=PRECISION)
                 if SCALE_GROUP > 0:
                     total += sums * _scale(plane_scales + (k + piece * SHARED) // SCALE_GROUP, FACTOR)
         if SCALE_GROUP == 0:
@@ -97,6 +95,12 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
         tl.store(place + tl.program_id(1).to(tl.int64) * rows * columns, total, mask=inside)
     else:
         tl.store(place, narrowed(total, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _widened(x, WIDEN: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return a tensor as it is, or as float32."""
+    return x.to(tl.float32) if WIDEN else x
 
 
 @triton.jit

@@ -15,7 +15,9 @@ from formats import BitatlasError
 from formats.format import Format
 from formats.registry import scalar
 from hwmodels.gpu import calibration, devices, timings
-from hwmodels.gpu.calibration import Case, calibrate, copied, recognised
+from hwmodels.gpu.calibration import calibrate, copied
+from hwmodels.gpu.calibration_cases import Case
+from hwmodels.gpu.devices import recognised
 from hwmodels.gpu.kernels import environment
 from hwmodels.gpu.kernels.kernel import Kernel, Product
 from hwmodels.gpu.timing import Device, median_and_spread

@@ -160,8 +160,6 @@ def asked(name: str, activation: str, rows: int) -> Request:
         **compiled_arguments(block_format(name), TYPES[activation], native=True), **tiles_for(rows, 4096, 4096, 2)[0].arguments(),
         "HAS_BIAS": True, "SPLIT": rows == 1,
     }  # fmt: skip
-    if rows == 1:
-        constants["rows"] = 1  # as Triton specialises it
     signature = {
         "x_pointer": own, "w_pointer": "*u8", "scales_pointer": "*u8", "tops_pointer": "*i32",
         "out_pointer": "*fp32" if rows == 1 else own, "column_scales": "*fp32", "biases": "*fp32",

@@ -161,8 +161,6 @@ def asked(weight: str, activation: str, rows: int, grouped: bool, promote: bool)
         "WIDENED": False, "GROUPED": grouped, "PROMOTE": promote, "HAS_BIAS": True, "SPLIT": rows == 1,
         "WHOLE": True,
     }  # fmt: skip
-    if rows == 1:
-        constants["rows"] = 1  # as Triton specialises it
     signature = {
         "x_pointer": "*u8", "w_pointer": "*u8", "out_pointer": "*fp32" if rows == 1 else "*bf16", "row_scales": "*fp32",
         "column_scales": "*fp32", "group_scales": "*fp32", "biases": "*fp32",

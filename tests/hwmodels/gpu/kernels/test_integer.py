@@ -214,8 +214,6 @@ def asked(weight: str, activation: str, finish: str, rows: int) -> Request:
         **tile.arguments(), "FINISH": "sums" if finish == "split" else finish, "ROUNDING": "nearest_even", "MASK": 255,
         "HAS_BIAS": True, "SPLIT": finish == "split", "WHOLE": True,
     }  # fmt: skip
-    if rows == 1:
-        constants["rows"] = 1  # as Triton specialises it
     out = {"float": "*bf16", "multiplied": "*u8", "shifted": "*u8"}.get(finish, "*i32")
     signature = {
         "x_pointer": "*u8", "w_pointer": "*u8", "out_pointer": out, "column_sums": "*i32", "row_scales": "*fp32",

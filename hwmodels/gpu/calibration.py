@@ -124,7 +124,7 @@ def _time_shape(
 
 def _built(cases: Sequence[Case]) -> dict[Case, Any]:
     """Return the operands of each case, or why it has none; what runs on them is compiled, a thread for each core."""
-    from hwmodels.gpu.kernels.environment import compiling, device
+    from hwmodels.gpu.kernels.environment import INTERPRETED, compiling, device
 
     where = device()
 
@@ -136,7 +136,8 @@ def _built(cases: Sequence[Case]) -> dict[Case, Any]:
             return error
         return operands
 
-    with compiling(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    workers = 1 if INTERPRETED else os.cpu_count()  # the interpreter is not made for several threads
+    with compiling(), ThreadPoolExecutor(workers) as pool:
         return dict(zip(cases, pool.map(built, cases), strict=True))
 
 

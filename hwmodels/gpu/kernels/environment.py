@@ -48,7 +48,7 @@ _COMPILING = False
 
 def launcher(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
     """Return what launches a kernel on a grid: or only compiles it, within ``compiling``."""
-    return partial(kernel.warmup, grid=grid) if _COMPILING else kernel[grid]
+    return partial(kernel.warmup, grid=grid) if _COMPILING and not INTERPRETED else kernel[grid]
 
 
 @contextmanager

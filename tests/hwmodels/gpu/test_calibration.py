@@ -14,11 +14,11 @@ import torch
 from formats import BitatlasError
 from formats.format import Format
 from formats.registry import scalar
-from hwmodels.gpu import calibration, devices, timings
+from hwmodels.gpu import calibration, calibration_cases, devices, timings
 from hwmodels.gpu.calibration import calibrate, copied
 from hwmodels.gpu.calibration_cases import Case
 from hwmodels.gpu.devices import recognised
-from hwmodels.gpu.kernels import environment
+from hwmodels.gpu.kernels import environment, registry
 from hwmodels.gpu.kernels.kernel import Kernel, Product
 from hwmodels.gpu.timing import Device, median_and_spread
 
@@ -247,3 +247,18 @@ def test_what_fails_while_it_is_timed_is_left_out(tmp_path: Path) -> None:
 
 def test_the_spread_is_that_of_the_quartiles() -> None:
     assert median_and_spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (3.0, pytest.approx(2 / 3))
+
+
+def test_every_kernel_can_be_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_cases, "MATRICES", ((48, 128),))
+    monkeypatch.setattr(calibration_cases, "ROWS", (1, 24))
+    monkeypatch.setattr(calibration, "CHECKED", ((1, 32, 128), (24, 16, 256)))
+    monkeypatch.setattr(calibration, "MOST_COPIES", 1)
+    clock, kernels = Clock(), registry.kernels()
+    on_hand = [case for case in calibration_cases.wanted(kernels) if case.kernel.name != "torch._scaled_mm"]
+    outcome = calibrate(FormulaBench(clock), on_hand, tmp_path / "t.csv", 1000, clock)
+    assert outcome.skipped == {}
+    assert outcome.timed == len(on_hand)
+    found = timings.read(tmp_path / "t.csv")
+    assert set(found["kernel"]) == set(kernels) - {"torch._scaled_mm"}
+    assert (found["gb_s"] > 0).all()

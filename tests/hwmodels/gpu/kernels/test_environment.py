@@ -103,7 +103,8 @@ def test_all_tiles_are_compiled_and_none_measured_where_kernels_are_only_compile
     assert measured == list(TILES)
 
 
-def test_within_compiling_kernels_are_not_launched() -> None:
+def test_within_compiling_kernels_are_not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "INTERPRETED", False)
     calls: list[tuple[str, object]] = []
 
     class Kernel:

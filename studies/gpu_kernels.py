@@ -1,7 +1,7 @@
 """What low-bit formats are worth on a GPU: speed-up over bfloat16 against rows, where it ends, and how well times are predicted.
 
 Built from the tables of timings under ``hwmodels/gpu/tables/``, which ``dse calibrate gpu`` makes on a machine with a GPU. Without
-one it says so, and gives what rooflines allow at most.
+one it says so, and gives what rooflines allow at most and what compiled kernels have to issue at least.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import pandas as pd
 
 from hwmodels.files import write_text
 from hwmodels.gpu import devices
-from studies import command, gpu_kernels_data, gpu_kernels_figures, provenance
+from studies import command, gpu_kernels_data, gpu_kernels_figures, gpu_kernels_issue, provenance
 from studies.gpu_kernels_data import Measured
 
 COMMAND = "python -m studies.gpu_kernels"
@@ -19,13 +19,14 @@ REPORT = Path("reports/gpu_kernels")
 RESULTS = Path("results/gpu_kernels")
 
 
-def page(tables: list[Measured], bounds: pd.DataFrame, out: Path, made_by: str) -> str:
+def page(tables: list[Measured], bounds: pd.DataFrame, issued: list[str], out: Path, made_by: str) -> str:
     """Return the report's text; tables and figures of devices are written on the way."""
     lines = ["# Low-bit formats on GPUs", "", made_by]
     if not tables:
         lines += [
             "**No table of timings is there yet**: `dse calibrate gpu --out hwmodels/gpu/tables`, run on a machine with one of "
-            f"{', '.join(devices.names())}, makes it. All that follows is what data sheets allow; nothing here was measured.",
+            f"{', '.join(devices.names())}, makes it. All that follows is what data sheets allow and what compiled kernels have to "
+            "issue; nothing here was measured.",
             "",
         ]
     for found in tables:
@@ -45,6 +46,7 @@ def page(tables: list[Measured], bounds: pd.DataFrame, out: Path, made_by: str) 
         "do. Only what tensor cores take as it is, int8 and float8, multiplies faster. Powers of two, of its root and ternary "
         "numbers are decoded to what the tensor cores take: their use is in bytes here, in logic on an FPGA.",
         "",
+        *issued,
     ]
     return "\n".join(lines)
 
@@ -80,7 +82,7 @@ def _measured(found: Measured, out: Path) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the same, into another folder: there is nothing to shorten")
+    parser.add_argument("--quick", action="store_true", help="into another folder, and compiling fewer kernels")
     parser.add_argument("--out", type=Path, help=f"folder of the report (default: {REPORT}, with --quick under {RESULTS})")
     options = parser.parse_args(arguments)
     out = options.out or (RESULTS / "quick-report" if options.quick else REPORT)
@@ -89,7 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
     write_text(out / "bounds.csv", bounds.to_csv(index=False))
     gpu_kernels_figures.write_bounds(out / "bounds.png", bounds)
     tables = gpu_kernels_data.measured()
-    write_text(out / "README.md", page(tables, bounds, out, provenance.lines(COMMAND + " --quick" * options.quick)))
+    issued = gpu_kernels_issue.section(out, quick=options.quick)
+    write_text(out / "README.md", page(tables, bounds, issued, out, provenance.lines(COMMAND + " --quick" * options.quick)))
     print(f"report in {out}")
 
 

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from formats import Quantizer
 from hwmodels.gpu import devices, roofline, timings
 from hwmodels.gpu.devices import Arithmetic, GpuDevice
-from hwmodels.gpu.fitted import FEWEST_TIMINGS, fit, leave_one_out
 from hwmodels.gpu.gemm import Gemm
 
 ROWS = (1, 4, 16, 64, 128, 256, 1024, 4096)
@@ -98,37 +96,31 @@ def speed_ups(found: Measured, mode: str = "steady") -> pd.DataFrame:
 
 def crossovers(table: pd.DataFrame) -> pd.DataFrame:
     """Return for each format and matrix the fewest rows at which bfloat16 is as fast, or faster."""
+    names, told = ["weight", "activation", "group", "columns", "depth"], "bfloat16 is as fast from rows"
     rows = []
-    for key, part in table.groupby(["weight", "activation", "group", "columns", "depth"]):
+    for key, part in table.groupby(names):
         ordered = part.sort_values("rows")
         slower = ordered[ordered["speed_up"] <= 1]
         crossing = str(int(slower["rows"].iloc[0])) if len(slower) else f"above {int(ordered['rows'].iloc[-1])}"
-        names = ("weight", "activation", "group", "columns", "depth")
-        rows.append(dict(zip(names, key, strict=True)) | {"bfloat16 is as fast from rows": crossing})
-    return pd.DataFrame(rows)
+        rows.append((*key, crossing))
+    return pd.DataFrame(rows, columns=[*names, told])
 
 
 def predictions(found: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield each family's timings with what its fit predicts, and what a fit without that timing does."""
-    for family, known in timings.by_family(found.frame).items():
-        if len(known) <= FEWEST_TIMINGS:
-            continue
-        made, errors = fit(known, found.device), leave_one_out(known, found.device)
-        seconds = np.array([each.seconds for each in known])
-        predicted = np.array([made.seconds(each.gemm, found.device) for each in known])
-        least = np.array([roofline.seconds(each.gemm, found.device) for each in known])
-        yield family, pd.DataFrame({"measured": seconds, "predicted": predicted, "roofline": least, "left out": errors})
+    """Yield the timings that each fit predicts with what it says, and what it says when it was made without that timing."""
+    for name, part in timings.compared(found.frame, found.device).groupby("fit", sort=False):
+        yield str(name), part.drop(columns=["fit", "family"])
 
 
 def errors(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
-    """Return the median and the 95th percentile of each family's errors when left out, in percent."""
+    """Return the median and the 95th percentile of each fit's errors when timings are left out, in percent."""
     rows = [
-        {
-            "family": family,
-            "timings": len(part),
-            "median error [%]": round(100 * float(part["left out"].abs().median()), 1),
-            "95th percentile [%]": round(100 * float(part["left out"].abs().quantile(0.95)), 1),
-        }
-        for family, part in parts
+        (
+            name,
+            len(part),
+            round(100 * float(part["left out"].abs().median()), 1),
+            round(100 * float(part["left out"].abs().quantile(0.95)), 1),
+        )
+        for name, part in parts
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["family, weight", "timings", "median error [%]", "95th percentile [%]"])

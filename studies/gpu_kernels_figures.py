@@ -14,6 +14,10 @@ from studies.mac_costs_figures import save
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: matplotlib draws this many series before colours recur; then the marker changes
+COLOURS = 10
+MARKERS = ("o", "^", "s", "D")
+
 
 def write_bounds(path: Path, bounds: pd.DataFrame) -> None:
     """Draw the speed-ups that rooflines allow, a panel for each device."""
@@ -38,13 +42,15 @@ def _bounds(figure: "Figure", bounds: pd.DataFrame, names: Sequence[str]) -> Non
 def write_speed_ups(path: Path, table: pd.DataFrame, label: str) -> None:
     """Draw measured speed-ups against rows, a panel for each matrix."""
     shapes = sorted(set(zip(table["columns"], table["depth"], strict=True)))
-    width = min(4, len(shapes))
-    height = -(-len(shapes) // width)
+    width = min(4, max(len(shapes), 1))
+    height = max(-(-len(shapes) // width), 1)
     save(path, partial(_speed_ups, table=table, shapes=shapes, grid=(height, width), label=label), (4 * width, 3.4 * height + 1))
 
 
 def _speed_ups(figure: "Figure", table: pd.DataFrame, shapes: Sequence[tuple[int, int]], grid: tuple[int, int], label: str) -> None:
     panels = figure.subplots(*grid, squeeze=False)
+    if not shapes:
+        panels[0, 0].set_title("no format timed beside bfloat16")
     for axes, (columns, depth) in zip(panels.flat, shapes, strict=False):
         part = table[(table["columns"] == columns) & (table["depth"] == depth)]
         for (weight, activation), line in part.groupby(["weight", "activation"]):
@@ -81,15 +87,19 @@ def _roofline(figure: "Figure", found: Measured) -> None:
 
 def write_predictions(path: Path, parts: Sequence[tuple[str, pd.DataFrame]], label: str) -> None:
     """Draw predicted against measured times."""
-    save(path, partial(_predictions, parts=parts, label=label), (6.5, 5.5))
+    save(path, partial(_predictions, parts=parts, label=label), (7, 5.5 + 0.04 * len(parts)))
 
 
 def _predictions(figure: "Figure", parts: Sequence[tuple[str, pd.DataFrame]], label: str) -> None:
     axes = figure.subplots()
-    for family, part in parts:
-        axes.scatter(part["measured"] * 1e6, part["predicted"] * 1e6, s=14, label=family)
-    ends = [min(axes.get_xlim()[0], 1), axes.get_xlim()[1]]
-    axes.plot(ends, ends, color="grey", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="measured [us]", ylabel="predicted [us]", title=label)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    if not parts:
+        axes.text(0.5, 0.5, "too few timings for a fit", transform=axes.transAxes, ha="center")
+        return
+    for number, (name, part) in enumerate(parts):
+        marker = MARKERS[number // COLOURS % len(MARKERS)]
+        axes.scatter(part["measured"] * 1e6, part["predicted"] * 1e6, s=14, marker=marker, label=name)
+    ends = [min(axes.get_xlim()[0], 1), axes.get_xlim()[1]]
+    axes.plot(ends, ends, color="grey", linewidth=0.8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)

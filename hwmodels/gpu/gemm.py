@@ -28,6 +28,8 @@ class Gemm:
     #: bits of all scales
     scale_bits: float = 0
     arithmetic: Arithmetic = "bfloat16"
+    #: name of the weights' format, block format or method: what they are decoded by; "" where nothing is known of it
+    weight: str = ""
 
     @property
     def operations(self) -> float:
@@ -61,15 +63,17 @@ def of_layer(plan: LayerPlan, batch: int, device: GpuDevice) -> Gemm:
     columns = workload.output_channels // groups if workload.convolution is not None else workload.output_channels
     products = groups if stored else groups * batch
     shape = (workload.output_channels, workload.dot_length)
+    quantized = stored or not wide
     return Gemm(
         rows=rows * batch if stored else rows,
         columns=columns,
         depth=workload.dot_length,
         products=products,
-        weight_bits=plan.weight.width if stored or not wide else WIDE_BITS,
+        weight_bits=plan.weight.width if quantized else WIDE_BITS,
         activation_bits=WIDE_BITS if wide else plan.activation.width,
         scale_bits=plan.weight.storage_bits(shape).scales if stored else 0,
         arithmetic=arithmetic,
+        weight=str(plan.weight).partition(":")[0] if quantized else "bfloat16",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hwmodels.gpu import devices, roofline, timings
 from hwmodels.gpu.gemm import Gemm
-from studies import gpu_kernels
+from studies import gpu_kernels, gpu_kernels_figures
 from studies.gpu_kernels_data import Measured, bounds, crossovers, errors, predictions, speed_ups
 
 H100 = devices.get("h100")
@@ -33,7 +33,7 @@ def table() -> pd.DataFrame:
 
 def test_without_a_table_it_says_so_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timings, "SHIPPED", tmp_path)
-    gpu_kernels.main(["--out", str(tmp_path / "out")])
+    gpu_kernels.main(["--quick", "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "README.md").read_text()
     assert "**No table of timings is there yet**: `dse calibrate gpu" in text
     assert "nothing here was measured" in text
@@ -43,7 +43,7 @@ def test_without_a_table_it_says_so_plainly(tmp_path: Path, monkeypatch: pytest.
 def test_with_a_table_the_report_is_labelled_with_device_and_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timings, "SHIPPED", tmp_path)
     table().to_csv(tmp_path / "timings_h100.csv", index=False)
-    gpu_kernels.main(["--out", str(tmp_path / "out")])
+    gpu_kernels.main(["--quick", "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Measured on NVIDIA H100, driver 0, torch 0, triton 0, 2026-01-01; 40 timings." in text
     assert "No table" not in text
@@ -62,6 +62,19 @@ def test_predictions_leave_each_timing_out() -> None:
     assert (parts["bfloat16"]["predicted"] >= parts["bfloat16"]["roofline"]).all()
     assert np.abs(parts["bfloat16"]["left out"]).median() < 0.1
     assert errors(list(parts.items()))["timings"].tolist() == [10, 10]
+
+
+@pytest.mark.parametrize("kernel", ["torch.matmul", "weight_only_gemm"])
+def test_one_kernel_with_few_timings_is_shown_without_a_fit(tmp_path: Path, kernel: str) -> None:
+    few = table()
+    found = Measured(device=H100, frame=few[(few["kernel"] == kernel) & (few["rows"] <= 16)])
+    parts = list(predictions(found))
+    assert parts == []
+    assert errors(parts).empty
+    assert crossovers(speed_ups(found)).empty
+    gpu_kernels_figures.write_speed_ups(tmp_path / "speed_ups.png", speed_ups(found), found.label)
+    gpu_kernels_figures.write_predictions(tmp_path / "predictions.png", parts, found.label)
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1_000 for name in ("speed_ups", "predictions"))
 
 
 def test_rooflines_bound_four_bit_weights_by_four_and_end_at_one() -> None:

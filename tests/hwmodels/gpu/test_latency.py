@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from formats import InvalidValueError, Quantizer
 from hwmodels import cost
 from hwmodels.cost import LayerPlan
 from hwmodels.gpu import devices, roofline, timings
-from hwmodels.gpu.fitted import FamilyFit, Timing, fit, leave_one_out
+from hwmodels.gpu.calibration import errors_by_family
+from hwmodels.gpu.fitted import FEWEST_TIMINGS, FamilyFit, Timing, fit, leave_one_out
 from hwmodels.gpu.gemm import Gemm, family_of, of_layer
 from hwmodels.gpu.latency import latency, predicted
 from hwmodels.workload import Convolution, LayerWorkload
@@ -98,6 +101,26 @@ def test_operands_that_tensor_cores_take_are_multiplied_as_they_are(
     assert (gemm.arithmetic, family_of(gemm)) == (arithmetic, family)
 
 
+@pytest.mark.parametrize(
+    ("weight", "name"),
+    [
+        ("int4:group64:mse", "int4"),
+        ("nf4:group64:absmax:double", "nf4"),
+        ("mxfp4", "mxfp4"),
+        ("tritplanes:group128", "tritplanes"),
+        ("float8_e4m3fn:channel", "float8_e4m3fn"),
+    ],
+)
+def test_weights_are_named_as_in_the_table(weight: str, name: str) -> None:
+    assert of_layer(plan(weight, "bfloat16"), 1, H100).weight == name
+
+
+def test_two_computed_operands_are_multiplied_in_what_they_are_computed_in() -> None:
+    computed = replace(LINEAR, kind="product", weights=0)
+    assert of_layer(plan("nf4:channel", "bfloat16", computed), 1, H100).weight == "bfloat16"
+    assert of_layer(plan("int8:channel", "int8", computed), 1, H100).weight == "int8"
+
+
 def test_without_float8_tensor_cores_float8_weights_are_but_smaller() -> None:
     gemm = of_layer(plan("float8_e4m3fn:channel", "float8_e4m3fn"), 1, devices.get("a100"))
     assert (gemm.arithmetic, gemm.weight_bits, gemm.activation_bits) == ("bfloat16", 8, 16)
@@ -111,15 +134,41 @@ def test_few_rows_take_the_time_of_the_weights_bytes_and_many_that_of_the_operat
 
 
 TRUE = FamilyFit(launch_seconds=6e-6, rate_share=0.7, bandwidth_share=0.85, tile_rows=16, tile_columns=128)
+SHAPES = tuple(product((1, 16, 256, 4096), (1024, 4096, 8192), (1024, 8192)))
 
 
-def measured(noise: float = 0.0) -> list[Timing]:
+def measured(noise: float = 0.0, true: FamilyFit = TRUE, weight: str = "int4") -> list[Timing]:
     rng = np.random.default_rng(0)
-    gemms = [
-        Gemm(rows=rows, columns=columns, depth=depth, weight_bits=4)
-        for rows, columns, depth in product((1, 16, 256, 4096), (1024, 4096, 8192), (1024, 8192))
-    ]
-    return [Timing(gemm=gemm, seconds=TRUE.seconds(gemm, H100) * float(np.exp(rng.normal(0, noise)))) for gemm in gemms]
+    gemms = [Gemm(rows=rows, columns=columns, depth=depth, weight_bits=4, weight=weight) for rows, columns, depth in SHAPES]
+    return [Timing(gemm=gemm, seconds=true.seconds(gemm, H100) * float(np.exp(rng.normal(0, noise)))) for gemm in gemms]
+
+
+SIZES = st.integers(1, 30_000)
+GEMMS = st.builds(
+    Gemm,
+    rows=SIZES,
+    columns=SIZES,
+    depth=SIZES,
+    products=st.integers(1, 64),
+    weight_bits=st.sampled_from((2, 3.2, 4, 16)),
+    scale_bits=st.floats(0, 1e9),
+    arithmetic=st.sampled_from(("bfloat16", "float8", "int8")),
+)
+SHARES = st.floats(0.01, 1.0)
+FITS = st.builds(
+    FamilyFit,
+    launch_seconds=st.floats(1e-7, 1e-3),
+    rate_share=SHARES,
+    bandwidth_share=SHARES,
+    tile_rows=st.sampled_from((8, 16, 64, 128, 192)),
+    tile_columns=st.sampled_from((64, 128, 256)),
+    splits=st.booleans(),
+)
+
+
+@given(gemms=st.lists(GEMMS, max_size=8), family=FITS)
+def test_many_products_at_once_are_predicted_as_each_alone(gemms: list[Gemm], family: FamilyFit) -> None:
+    assert family.all_seconds(gemms, H100).tolist() == [family.seconds(gemm, H100) for gemm in gemms]
 
 
 def test_a_fit_finds_the_parameters_that_made_the_timings() -> None:
@@ -129,9 +178,50 @@ def test_a_fit_finds_the_parameters_that_made_the_timings() -> None:
     assert np.abs([found.seconds(each.gemm, H100) / each.seconds - 1 for each in measured()]).max() < 0.05
 
 
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_fit_finds_the_tile_where_waves_are_ragged(splits: bool) -> None:
+    true = replace(TRUE, tile_rows=128, splits=splits)
+    gemms = [
+        Gemm(rows=rows, columns=columns, depth=4096) for rows in (1, 128, 1024) for columns in (1024, 4224, 4352, 17024, 33792)
+    ]
+    found = fit([Timing(gemm=gemm, seconds=true.seconds(gemm, H100)) for gemm in gemms], H100)
+    assert (found.tile_rows, found.tile_columns, found.splits) == (128, 128, splits)
+    assert found.all_seconds(gemms, H100) == pytest.approx(true.all_seconds(gemms, H100), rel=1e-3)
+
+
+def test_few_rows_do_not_fill_a_tile_that_is_higher() -> None:
+    tall = replace(TRUE, tile_rows=128)
+    for rows in (1, 16):
+        few = Gemm(rows=rows, columns=65536, depth=16384, weight_bits=0.1)  # few bytes, so that tiles set the time
+        assert tall.seconds(few, H100) == TRUE.seconds(few, H100)
+    one, more = (tall.seconds(Gemm(rows=rows, columns=65536, depth=16384, weight_bits=0.1), H100) for rows in (64, 65))
+    assert more > 1.5 * one
+
+
+def test_timings_with_a_second_launch_for_few_rows_are_met_within_that_launch() -> None:
+    second = 2e-6
+    given = [replace(each, seconds=each.seconds + second * (each.gemm.rows <= 16)) for each in measured()]
+    found = fit(given, H100)
+    assert TRUE.launch_seconds < found.launch_seconds < TRUE.launch_seconds + 1.1 * second
+    assert max(abs(found.seconds(each.gemm, H100) - each.seconds) / each.seconds for each in given) < second / TRUE.launch_seconds
+
+
 def test_what_is_left_out_is_predicted_about_as_well_as_it_was_measured() -> None:
-    assert np.abs(leave_one_out(measured(0.03), H100)).max() < 0.2
-    assert np.median(np.abs(leave_one_out(measured(0.03), H100))) < 0.05
+    given = measured(0.03)
+    errors = leave_one_out(given, H100, fit(given, H100))
+    assert np.abs(errors).max() < 0.2
+    assert np.median(np.abs(errors)) < 0.05
+
+
+def test_leaving_one_out_is_a_fit_to_all_the_others() -> None:
+    given = measured(0.03)
+    alone = []
+    for number, left_out in enumerate(given):
+        others = fit([*given[:number], *given[number + 1 :]], H100)
+        alone.append(others.seconds(left_out.gemm, H100) / left_out.seconds - 1)
+    found = fit(given, H100)
+    assert leave_one_out(given, H100, found) == pytest.approx(alone, abs=2e-4)
+    assert leave_one_out(given, H100, found, [5, 2]) == pytest.approx([alone[5], alone[2]], abs=2e-4)
 
 
 def test_no_prediction_is_below_the_roofline() -> None:
@@ -143,6 +233,8 @@ def test_no_prediction_is_below_the_roofline() -> None:
 def test_too_few_timings_are_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"^timings of a family must be at least 6 to be fitted, not 5$"):
         fit(measured()[:5], H100)
+    with pytest.raises(InvalidValueError, match=r"^timings of a family must be at least 6 to be fitted, not 5$"):
+        leave_one_out(measured()[:5], H100, TRUE)
 
 
 def frame(found: list[Timing]) -> pd.DataFrame:
@@ -151,7 +243,7 @@ def frame(found: list[Timing]) -> pd.DataFrame:
         | {
             "kernel": "k",
             "family": "weight-only",
-            "weight": "int4",
+            "weight": each.gemm.weight,
             "activation": "bfloat16",
             "mode": "steady",
             "correct": True,
@@ -190,6 +282,67 @@ def test_with_timings_families_that_have_some_are_priced_by_their_fit(tmp_path: 
     assert predicted(fitted, H100, families) > roofline.seconds(fitted, H100)
 
 
+SLOW = replace(TRUE, launch_seconds=9e-6, rate_share=0.2, bandwidth_share=0.4)
+
+
+def two_formats() -> list[Timing]:
+    return [*measured(), *measured(true=SLOW, weight="nf4")]
+
+
+@pytest.fixture
+def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, FamilyFit]:
+    """Return the fits to a table of two formats, with three timings of another."""
+    monkeypatch.setenv("BITATLAS_CACHE", str(tmp_path))
+    (tmp_path / "gpu").mkdir()
+    table = frame([*two_formats(), *measured(weight="post4")[:3]])
+    table.to_csv(tmp_path / "gpu" / "timings_h100.csv", index=False)
+    return dict(timings.fits(H100))
+
+
+def test_formats_of_one_family_are_predicted_apart(both: dict[str, FamilyFit]) -> None:
+    assert set(both) == {"weight-only", "weight-only int4", "weight-only nf4"}
+    for each in two_formats():
+        assert predicted(each.gemm, H100, both) == pytest.approx(each.seconds, rel=0.05)
+    price = {
+        name: cost.evaluate([latency(H100)], [plan(f"{name}:channel", "bfloat16")]).total["latency_us@h100"]
+        for name in ("int4", "nf4", "e2m1")
+    }
+    assert price["int4"] < price["e2m1"] < price["nf4"]
+
+
+@pytest.mark.parametrize("weight", ["e2m1", "post4"])
+def test_a_format_with_too_few_timings_has_the_fit_of_its_family(both: dict[str, FamilyFit], weight: str) -> None:
+    gemm = of_layer(plan(f"{weight}:channel", "bfloat16"), 1, H100)
+    assert predicted(gemm, H100, both) == both["weight-only"].seconds(gemm, H100)
+
+
+def test_every_timing_is_compared_with_the_finest_fit_that_is_made_without_it(both: dict[str, FamilyFit]) -> None:
+    few = measured(weight="post4")[:3]
+    found = timings.compared(frame([*two_formats(), *few]), H100)
+    counts = {"weight-only": 3, "weight-only int4": len(SHAPES), "weight-only nf4": len(SHAPES)}
+    assert found["fit"].value_counts().to_dict() == counts
+    assert set(found["family"]) == {"weight-only"}
+    of_few = found[found["fit"] == "weight-only"]
+    assert of_few["measured"].tolist() == pytest.approx([each.seconds for each in few])
+    assert of_few["predicted"].tolist() == pytest.approx([both["weight-only"].seconds(each.gemm, H100) for each in few])
+    pooled = leave_one_out([*two_formats(), *few], H100, both["weight-only"])
+    assert of_few["left out"].tolist() == pytest.approx(pooled[-3:], abs=1e-6)
+    assert found[found["fit"] == "weight-only nf4"]["left out"].abs().max() < 0.05
+    assert errors_by_family(frame([*two_formats(), *few]), H100) == {"weight-only": found["left out"].abs().median()}
+
+
+@pytest.mark.parametrize("count", [1, FEWEST_TIMINGS - 1])
+def test_a_table_with_too_few_timings_is_none(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITATLAS_CACHE", str(tmp_path))
+    (tmp_path / "gpu").mkdir()
+    table = frame(measured()[:count])
+    table.to_csv(tmp_path / "gpu" / "timings_h100.csv", index=False)
+    assert timings.fits(H100) == {}
+    assert latency(H100).name == "h100, roofline only"
+    assert timings.compared(table, H100).empty
+    assert errors_by_family(table, H100) == {}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -209,3 +362,4 @@ def test_wrong_results_and_slower_kernels_do_not_count() -> None:
     wrong = table.assign(correct=False, microseconds=table["microseconds"] / 3)
     found = timings.by_family(pd.concat([slower, table, wrong], ignore_index=True))["weight-only"]
     assert [each.seconds for each in found] == pytest.approx([each.seconds for each in measured()])
+    assert {each.gemm.weight for each in found} == {"int4"}

@@ -3,18 +3,13 @@
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
 from formats.errors import BitatlasError, InvalidValueError
-from formats.registry import scalar
-from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, compile_for, request
-from hwmodels.gpu.kernels.packing import pack_weight
-from hwmodels.gpu.kernels.weight_only import compiled_arguments, gemm_tiles, gemv_tiles, prepare
-from hwmodels.gpu.kernels.weight_product import add_parts, weight_only_tile
+from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, compile_for
+from hwmodels.gpu.kernels.requests import untuned_tile, weight_only_request, weight_operand
+from hwmodels.gpu.kernels.weight_product import add_parts
 
-TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 #: format, activations, group, rows, and the type in which the weights' values are exact
 CASES = {
     "integers by channel": ("int4", "float16", 0, 256, "f16"),
@@ -36,17 +31,8 @@ CASES = {
 
 
 def asked(name: str, activation: str, group: int, rows: int) -> Request:
-    fmt = scalar(name)
-    scales = np.ones((64, 512 // group if group else 1), np.float32)
-    codes = np.full((64, 512), np.flatnonzero(np.isfinite(fmt.values))[0])
-    weight = prepare(pack_weight(codes, fmt, scales, group), activation)
-    split = rows <= 16
-    tile = gemv_tiles(weight, rows)[0] if split else gemm_tiles(weight, rows)[0]
-    own = "*fp16" if activation == "float16" else "*bf16"
-    constants = compiled_arguments(weight, tile, split=split) | {"WIDEN": weight.table.dtype == torch.float32, "NATIVE": True}
-    signature = {"x": own, "words": "*i32", "scales": "*fp32", "table": TYPES[weight.table.dtype], "out": "*fp32" if split else own}
-    whole = {each: "i32" for each in weight_only_tile.arg_names if each not in signature and each not in constants}
-    return request(weight_only_tile, signature | whole, constants, ("depth", "columns", "row_words", "part"))
+    weight = weight_operand(name, activation, group)
+    return weight_only_request(weight, rows, untuned_tile(weight, rows))
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,8 @@ def _measured(found: Measured, out: Path) -> list[str]:
         "",
         f"![Achieved rates under the roofline](roofline_{name}.png)",
         "",
-        "Fits of the cost model, each timing predicted by a fit to all the others of its family:",
+        "Fits of the cost model, each timing predicted by a fit to all the others of its family and weight, or of its family where "
+        "those are too few; the tile is chosen on all:",
         "",
         provenance.markdown(gpu_kernels_data.errors(parts)),
         "",

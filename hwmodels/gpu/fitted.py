@@ -27,7 +27,7 @@ from hwmodels.gpu.gemm import Gemm
 #: tiles that a fit chooses from
 TILE_ROWS, TILE_COLUMNS = (16, 64, 128), (64, 128, 256)
 #: no tile has fewer rows
-LOWEST = 16
+LOWEST = 8
 #: no part of a split depth is shallower
 SHALLOWEST = 128
 #: fewer timings than parameters and one to check them by settle nothing

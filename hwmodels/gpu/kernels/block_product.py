@@ -41,9 +41,7 @@ def block_product(  # type: ignore[no-untyped-def]
     for start in range(begin, tl.minimum(begin + chunk, depth), BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         x = tl.load(x_rows + k[None, :], mask=(m < rows)[:, None] & (k < depth)[None, :], other=0.0)
-        w = weight_tile(
-            w_rows, start, x_pointer, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE
-        )
+        w = weight_tile(w_rows, start, x_pointer, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED, PAIRED, NATIVE)
         scales = tl.load(scale_rows + (start // BLOCK + tl.arange(0, BLOCK_K // BLOCK))[None, :])
         factors = _block_factors(scales, tops, POWERS)
         if w.dtype == tl.bfloat16:  # which has them exactly: the upper half of float32

@@ -109,15 +109,14 @@ def _words(row, start, BITS: tl.constexpr, COUNT: tl.constexpr):  # type: ignore
     place = row + (start // unit + tl.arange(0, COUNT // unit)[None, :]) * each
     first = _word(place)
     if each == 1:
-        words = (first,)
-    elif each == 3:
-        words = (first, _word(place + 1), _word(place + 2))
-    elif each == 5:
-        words = (first, _word(place + 1), _word(place + 2), _word(place + 3), _word(place + 4))
-    else:
-        second, third = _word(place + 1), _word(place + 2)
-        words = (first, second, third, _word(place + 3), _word(place + 4), _word(place + 5), _word(place + 6))
-    return words
+        return (first,)
+    second, third = _word(place + 1), _word(place + 2)
+    if each == 3:
+        return first, second, third
+    fourth, fifth = _word(place + 3), _word(place + 4)
+    if each == 5:
+        return first, second, third, fourth, fifth
+    return first, second, third, fourth, fifth, _word(place + 5), _word(place + 6)
 
 
 @triton.jit

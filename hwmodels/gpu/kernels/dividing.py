@@ -27,10 +27,11 @@ def divisor(scale):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def quotient(x, power, near_one, reciprocal, BOUNDED: tl.constexpr):  # type: ignore[no-untyped-def]
+def quotient(x, power, near_one, reciprocal, BOUNDED: tl.constexpr, SIGNED_ZERO: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return ``x / scale``.
 
-    Unless they are ``BOUNDED``, quotients beyond ``REACH`` in size, infinities too, are at least half of it.
+    Unless they are ``BOUNDED``, quotients beyond ``REACH`` in size, infinities too, are at least half of it. Without
+    ``SIGNED_ZERO`` a quotient of zero may have either sign.
     """
     moved = x * power
     if not BOUNDED:
@@ -38,7 +39,8 @@ def quotient(x, power, near_one, reciprocal, BOUNDED: tl.constexpr):  # type: ig
     guess = moved * reciprocal
     for _ in tl.static_range(2):
         guess = tl.fma(tl.fma(-near_one, guess, moved), reciprocal, guess)
-    # a remainder of zero would take the sign from a zero
-    signs: tl.constexpr = -0x80000000
-    bits = (guess.to(tl.int32, bitcast=True) & 0x7FFFFFFF) | (x.to(tl.int32, bitcast=True) & signs)
-    return bits.to(tl.float32, bitcast=True)
+    if SIGNED_ZERO:  # a remainder of zero takes the sign from a zero
+        signs: tl.constexpr = -0x80000000
+        bits = (guess.to(tl.int32, bitcast=True) & 0x7FFFFFFF) | (x.to(tl.int32, bitcast=True) & signs)
+        guess = bits.to(tl.float32, bitcast=True)
+    return guess

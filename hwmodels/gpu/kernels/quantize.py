@@ -54,7 +54,8 @@ def quantize_absmax(
     """
     found, source = _scalar(fmt), _input(x)
     codes, scales, count = absmax_scales(found, group if group else source.shape[1], rounding)(source)
-    refuse(found.name, int(count))
+    if int(count):
+        refuse(found.name, source)
     return codes, scales
 
 
@@ -69,7 +70,8 @@ def encode_blocks(x: torch.Tensor, fmt: str | BlockFormat) -> tuple[torch.Tensor
         raise InvalidValueError(f"format of encode_blocks must be a block format, not {found.name}")
     tensor = tensor_scale(found, source)
     codes, scales, count = block_scales(found, tensor)(source)
-    refuse(found.name, int(count))
+    if int(count):
+        refuse(found.name, source)
     return codes, scales, float(tensor)
 
 

@@ -49,11 +49,16 @@ def _tile(pointer, row, part, within, number, groups, length, group):  # type: i
 
 @triton.jit
 def _largest(x, flags, SIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the bits of the largest number of each group that the format has to hold, and count what is not finite."""
+    """Return the bits of the largest number of each group that the format has to hold, and note what is not finite."""
     bits = as_bits(x)
     magnitude = bits & 0x7FFFFFFF  # NaN is larger than infinity here, infinity than all else
-    _count(flags, magnitude >= 0x7F800000)
-    return tl.max(magnitude if SIGNED else tl.maximum(bits, 0), axis=1)
+    if SIGNED:
+        largest = tl.max(magnitude, axis=1)
+        _count(flags, (largest >= 0x7F800000)[:, None])
+    else:
+        _count(flags, magnitude >= 0x7F800000)
+        largest = tl.max(tl.maximum(bits, 0), axis=1)
+    return largest
 
 
 @triton.jit
@@ -106,7 +111,7 @@ def quantize_groups(  # type: ignore[no-untyped-def]
         if EXACT:
             q = tl.div_rn(x, tl.broadcast_to(scale[:, None], (GROUPS, SIZE)))
         else:
-            q = quotient(x, power[:, None], near_one[:, None], reciprocal[:, None], SCALES != GIVEN)
+            q = quotient(x, power[:, None], near_one[:, None], reciprocal[:, None], SCALES != GIVEN, ZERO != NEGATIVE_ZERO)
         code = encoded(
             q, thresholds, level_codes, KIND, BITS, SIGNED, MANTISSA, FIRST_NORMAL, LOW, HIGH, FIRST, ZERO,
             NEGATIVE_ZERO, NAN, THRESHOLDS,

@@ -43,7 +43,7 @@ class Plan:
     reach: float = 1.0
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the codes, the scales, and the number of elements that have no code or leave no scale, all still on the device."""
+        """Return the codes, the scales, and a count, 0 unless elements have no code or leave no scale: all still on the device."""
         rows, per_row = x.shape[0], -(-x.shape[1] // self.group)
         codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
         scales = torch.empty((rows, per_row), dtype=self.dtype, device=x.device) if self.given is None else self.given
@@ -118,11 +118,12 @@ def tensor_scale(fmt: BlockFormat, x: torch.Tensor) -> np.float32:
         return np.float32(1)
     largest = np.float32(x.abs().max().item())
     if not np.isfinite(largest):
-        refuse(fmt.name, int((~torch.isfinite(x)).sum()))
+        refuse(fmt.name, x)
     return max(largest / (fmt.element.largest * fmt.scale_format.largest), np.finfo(np.float32).tiny) if largest else np.float32(1)
 
 
-def refuse(name: str, count: int) -> None:
-    """Raise ``ValueError`` where elements that leave no scale have been counted."""
+def refuse(name: str, x: torch.Tensor) -> None:
+    """Raise ``ValueError`` for elements that leave no scale."""
+    count = int((~torch.isfinite(x)).sum())
     if count:
         raise InvalidValueError(f"values for {name} must be finite, not NaN or Inf in {count} elements")

@@ -93,7 +93,10 @@ def gemm_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
         height = 8 if rows <= 8 else 16 if rows <= 16 else 32 if rows <= 32 else 64
         return tuple(Tile(rows=height, columns=width, depth=depth, warps=4, stages=4) for width in (64, 128))
     wide = Tile(rows=128, columns=128, depth=depth, warps=8, stages=3)
-    return wide, replace(wide, rows=256), replace(wide, rows=64, warps=4)
+    narrow = replace(wide, rows=64, warps=4)
+    if weight.weight.group:  # sums of a group are scaled outside the tensor cores: the fewer, the deeper a tile is
+        return tuple(dict.fromkeys((replace(wide, depth=_step(weight, 256 // weight.type.bytes)), wide, narrow)))
+    return wide, replace(wide, rows=256), narrow
 
 
 def gemv_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:

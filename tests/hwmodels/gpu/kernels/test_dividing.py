@@ -16,7 +16,7 @@ SIZE = 1 << 14
 def divide(x, scale, out, SIZE: tl.constexpr, BOUNDED: tl.constexpr):
     place = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     power, near_one, reciprocal = divisor(tl.load(scale + place))
-    tl.store(out + place, quotient(tl.load(x + place), power, near_one, reciprocal, BOUNDED))
+    tl.store(out + place, quotient(tl.load(x + place), power, near_one, reciprocal, BOUNDED, True))
 
 
 def quotients(x: NDArray[np.float32], scale: NDArray[np.float32], *, bounded: bool) -> NDArray[np.float32]:

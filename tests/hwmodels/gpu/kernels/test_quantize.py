@@ -14,13 +14,12 @@ from formats.block import MICROSCALING
 from formats.boundaries import DETERMINISTIC_ROUNDINGS, boundaries
 from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from formats.registry import FAMILIES
-from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, request
-from hwmodels.gpu.kernels.encoding import rounding_of
+from hwmodels.gpu.kernels.compiling import Compiled, compile_all
 from hwmodels.gpu.kernels.kernel import Product
 from hwmodels.gpu.kernels.quantize import encode, encode_blocks, quantize_absmax
-from hwmodels.gpu.kernels.quantize_groups import quantize_groups
 from hwmodels.gpu.kernels.quantize_kernels import KERNELS
 from hwmodels.gpu.kernels.quantize_plan import LONGEST_WHOLE, Plan, absmax_scales, block_scales, given_scales
+from hwmodels.gpu.kernels.requests import quantize_request
 from hwmodels.gpu.kernels.sampling import absmax
 
 BLOCK_FORMATS = (*(each.name for each in MICROSCALING), "nvfp4")
@@ -224,34 +223,21 @@ def block(name: str) -> Plan:
 
 #: plan and type of the values
 COMPILED = {
-    "integers": (given_scales(formats.scalar("int8"), 4096, torch.ones(1, 1)), "*bf16"),
-    "minifloats": (given_scales(formats.scalar("e4m3"), 4096, torch.ones(1, 32)), "*fp32"),
-    "powers of the root of two": (given_scales(formats.scalar("post4"), 4096, torch.ones(1, 32)), "*bf16"),
-    "a table": (absmax_scales(formats.scalar("nf4"), 64), "*bf16"),
-    "a long table": (absmax_scales(formats.scalar("apot8"), 128), "*fp16"),
-    "whole rows": (absmax_scales(formats.scalar("float8_e4m3fn"), 8192), "*bf16"),
-    "the longest rows": (absmax_scales(formats.scalar("int8"), 28672), "*fp32"),
-    "powers of two as scales": (block("mxfp4"), "*bf16"),
-    "small floats as scales": (block("nvfp4"), "*bf16"),
+    "integers": (given_scales(formats.scalar("int8"), 4096, torch.ones(1, 1)), torch.bfloat16),
+    "minifloats": (given_scales(formats.scalar("e4m3"), 4096, torch.ones(1, 32)), torch.float32),
+    "powers of the root of two": (given_scales(formats.scalar("post4"), 4096, torch.ones(1, 32)), torch.bfloat16),
+    "a table": (absmax_scales(formats.scalar("nf4"), 64), torch.bfloat16),
+    "a long table": (absmax_scales(formats.scalar("apot8"), 128), torch.float16),
+    "whole rows": (absmax_scales(formats.scalar("float8_e4m3fn"), 8192), torch.bfloat16),
+    "the longest rows": (absmax_scales(formats.scalar("int8"), 28672), torch.float32),
+    "powers of two as scales": (block("mxfp4"), torch.bfloat16),
+    "small floats as scales": (block("nvfp4"), torch.bfloat16),
 }
-
-
-def asked(plan: Plan, values: str) -> Request:
-    constants = {
-        **plan.constants(), **rounding_of(plan.fmt, "nearest_even", "cpu").constants,
-        "num_warps": plan.warps, "enable_fp_fusion": False,
-    }  # fmt: skip
-    signature = {
-        "x_pointer": values, "codes_pointer": "*u8", "scales_pointer": "*u8" if plan.dtype == torch.uint8 else "*fp32",
-        "flags": "*i32", "thresholds": "*fp32", "level_codes": "*i32", "tensor": "fp32", "reach": "fp32",
-    }  # fmt: skip
-    signature |= {each: "i32" for each in quantize_groups.arg_names if each not in signature and each not in constants}
-    return request(quantize_groups, signature, constants, ("length", "group"))
 
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Compiled]:
-    return dict(zip(COMPILED, compile_all([asked(*each) for each in COMPILED.values()]), strict=True))
+    return dict(zip(COMPILED, compile_all([quantize_request(*each) for each in COMPILED.values()]), strict=True))
 
 
 @pytest.mark.parametrize("name", COMPILED)

@@ -18,7 +18,7 @@ from formats.block import BlockFormat, BlockScales
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.kernels.blocks import E8M0_BIAS
 from hwmodels.gpu.kernels.block_product import block_product
-from hwmodels.gpu.kernels.decode import paired_arguments
+from hwmodels.gpu.kernels.decode_arguments import paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier, decoding
 from hwmodels.gpu.kernels.environment import INTERPRETED, launcher
 from hwmodels.gpu.kernels.launching import (

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from hwmodels.gpu.kernels.code_tile import spread, weight_tile
+from hwmodels.gpu.kernels.code_tile import codes_of_unit, spread, weight_tile
 from hwmodels.gpu.kernels.encoding import as_float
 from hwmodels.gpu.kernels.float_sums import store_partial, store_scaled
 from hwmodels.gpu.kernels.operands import tile_place, word_rows
@@ -47,7 +47,7 @@ def block_product(  # type: ignore[no-untyped-def]
         if w.dtype == tl.bfloat16:  # which has them exactly: the upper half of float32
             factors = (factors.to(tl.int32, bitcast=True) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
         # blocks are whole units, and units follow each other within each place
-        places: tl.constexpr = 2 if BITS == 8 else 4 if BITS == 4 else 8
+        places: tl.constexpr = codes_of_unit(BITS) // 2
         blocks = tl.reshape(w, (BLOCK_N, places, BLOCK_K // BLOCK, BLOCK // places))
         w = tl.reshape(blocks * factors[:, None, :, None], (BLOCK_N, BLOCK_K))
         x = spread(x, BITS, 2)

@@ -13,7 +13,10 @@ import triton.language as tl
 
 from hwmodels.gpu.kernels.decode import decode, finish, lanes
 from hwmodels.gpu.kernels.lookup import lookup_tile
+from hwmodels.gpu.kernels.packing import unit
 
+#: ``packing.unit``, where kernels are compiled
+codes_of_unit = triton.constexpr_function(unit)
 #: kind of codes that stay what they are
 CODES = tl.constexpr("codes")
 
@@ -62,14 +65,14 @@ def spread(x, BITS: tl.constexpr, PARTS: tl.constexpr, KIND: tl.constexpr = CODE
     """
     rows: tl.constexpr = x.shape[0]
     depth: tl.constexpr = x.shape[1]
-    unit: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
-    if unit == PARTS:
+    size: tl.constexpr = codes_of_unit(BITS)
+    if size == PARTS:
         found = x
     elif KIND == "lookup":
-        units = tl.reshape(x, (rows, depth // unit, unit // PARTS, PARTS))
+        units = tl.reshape(x, (rows, depth // size, size // PARTS, PARTS))
         found = tl.reshape(tl.permute(units, (0, 2, 1, 3)), (rows, depth))
     else:
-        units = tl.reshape(x, (rows, depth // unit, PARTS, unit // PARTS))
+        units = tl.reshape(x, (rows, depth // size, PARTS, size // PARTS))
         found = tl.reshape(tl.permute(units, (0, 3, 1, 2)), (rows, depth))
     return found
 
@@ -85,7 +88,7 @@ def register_tile(  # type: ignore[no-untyped-def]
     """
     words = _words(row, start, BITS, COUNT)
     rows: tl.constexpr = words[0].shape[0]
-    places_each: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
+    places_each: tl.constexpr = codes_of_unit(BITS) // PARTS
     if places_each == 1:
         places = _one(words, 0, BITS, PARTS, KIND, MANTISSA, BIAS, P0, SIGNED)
     elif places_each == 2:
@@ -104,19 +107,18 @@ def register_tile(  # type: ignore[no-untyped-def]
 @triton.jit
 def _words(row, start, BITS: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the words of each unit, a tuple of uint32 of shape (rows, units)."""
-    unit: tl.constexpr = 4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32
-    each: tl.constexpr = unit * BITS // 32
-    place = row + (start // unit + tl.arange(0, COUNT // unit)[None, :]) * each
-    first = _word(place)
-    if each == 1:
-        return (first,)
-    second, third = _word(place + 1), _word(place + 2)
-    if each == 3:
-        return first, second, third
-    fourth, fifth = _word(place + 3), _word(place + 4)
-    if each == 5:
-        return first, second, third, fourth, fifth
-    return first, second, third, fourth, fifth, _word(place + 5), _word(place + 6)
+    size: tl.constexpr = codes_of_unit(BITS)
+    each: tl.constexpr = size * BITS // 32
+    place = row + (start // size + tl.arange(0, COUNT // size)[None, :]) * each
+    words = (_word(place),)
+    if each >= 3:
+        words = (words[0], _word(place + 1), _word(place + 2))  # type: ignore[assignment]
+    if each >= 5:
+        words = (words[0], words[1], words[2], _word(place + 3), _word(place + 4))  # type: ignore[assignment,misc]
+    if each == 7:
+        last = _word(place + 5), _word(place + 6)
+        words = (words[0], words[1], words[2], words[3], words[4], last[0], last[1])  # type: ignore[assignment,misc]
+    return words
 
 
 @triton.jit
@@ -157,7 +159,7 @@ def _one(  # type: ignore[no-untyped-def]
     KIND: tl.constexpr, MANTISSA: tl.constexpr, BIAS: tl.constexpr, P0: tl.constexpr, SIGNED: tl.constexpr,
 ):  # fmt: skip
     """Return the parts of one place of each unit, of shape (rows, units, PARTS)."""
-    step: tl.constexpr = (4 if BITS == 8 else 8 if BITS == 4 else 16 if BITS % 2 == 0 else 32) // PARTS
+    step: tl.constexpr = codes_of_unit(BITS) // PARTS
     if BITS == 8 or BITS == 4 or BITS == 2:
         every: tl.constexpr = 0x10001 if PARTS == 2 else 0x1010101
         codes = (words[0] >> (PLACE * BITS)) & (((1 << BITS) - 1) * every)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from formats.errors import InvalidValueError
 from formats.format import Format
 from hwmodels.gpu.kernels import environment
-from hwmodels.gpu.kernels.decode import factor, looked_up, packed_tables, paired_arguments
+from hwmodels.gpu.kernels.decode_arguments import factor, looked_up, packed_tables, paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier
 from hwmodels.gpu.kernels.launching import PROGRAMS_EACH, Tile, check_operand, check_tile, split_depth
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, OperandType, operand_type

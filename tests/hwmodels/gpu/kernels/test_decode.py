@@ -11,7 +11,7 @@ from formats import pack
 from formats.errors import InvalidValueError
 from formats.registry import FAMILIES, scalar
 from hwmodels.gpu.kernels.code_tile import spread, weight_tile
-from hwmodels.gpu.kernels.decode import factor, paired_arguments
+from hwmodels.gpu.kernels.decode_arguments import factor, paired_arguments
 from hwmodels.gpu.kernels.decoding import Carrier, Decoding, decoding
 from hwmodels.gpu.kernels.operand_type import exact_in
 from hwmodels.gpu.kernels.packing import FILLED

@@ -64,7 +64,11 @@ def calibrate(
     began = clock()
     known, fatal = table.known(path, bench), table.fatal(path)
     outcome = Outcome(path=path, skipped={case.name: fatal[case.key] for case in cases if case.key in fatal})
-    wanted = [case for case in cases if case.key not in known and case.key not in fatal]
+    able = table.data_sheet(bench).tera_operations
+    for case in cases:
+        if case.kernel.arithmetic not in able:
+            outcome.skipped[case.name] = f"tensor cores must multiply {case.kernel.arithmetic}, not {', '.join(able)} alone"
+    wanted = [case for case in cases if case.key not in known and case.name not in outcome.skipped]
     outcome.known = len(cases) - len(wanted) - len(outcome.skipped)
     deadline = began + 60 * minutes
     copy = bench.copy_bytes_per_second()

@@ -74,7 +74,13 @@ def weights(codes: ArrayLike, scales: BlockScales, fmt: str | BlockFormat, devic
         )
     if np.isnan(found.scale_format.values[rows]).any():
         raise InvalidValueError(f"scales of {found.name} must be numbers, not the code of NaN in {found.scale_format.name}")
+    if np.signbit(found.scale_format.values[rows]).any():
+        raise InvalidValueError(f"scales of {found.name} must not be negative, as a code of {found.scale_format.name} is")
+    if not 0 < scales.tensor < np.inf:
+        raise InvalidValueError(f"scale of a tensor in {found.name} must be finite and positive, not {scales.tensor:g}")
     tops, column_scales = _column_scales(found, rows, np.float32(scales.tensor))
+    if not np.isfinite(column_scales).all():
+        raise InvalidValueError(f"weights in {found.name} must be within float32, not beyond it by their scales")
     filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % (FILLED // found.block))))
     return BlockWeights(
         fmt=found,
@@ -96,7 +102,8 @@ def _column_scales(
     magnitudes = np.abs(fmt.element.values[np.isfinite(fmt.element.values)])
     largest = int(np.frexp(magnitudes.max())[1]) - 1
     tops = TOP_EXPONENT - largest - scales.max(axis=1).astype(np.int32)
-    return tops, np.ldexp(np.float32(1), fmt.unit_exponent - E8M0_BIAS - tops).astype(np.float32)
+    with np.errstate(over="ignore"):  # which the caller refuses
+        return tops, np.ldexp(np.float32(1), fmt.unit_exponent - E8M0_BIAS - tops).astype(np.float32)
 
 
 def block_matmul(
@@ -125,7 +132,7 @@ def block_matmul(
     biases = None if bias is None else column_tensor("bias", bias, columns, torch.float32, x.device)
     candidates = tiles_for(rows, columns, w.depth, 2) if tile is None else (tile,)
     for each in candidates:
-        check_tile(each, w.fmt.bits)
+        check_tile(each, w.fmt.bits, 2)
         if each.depth % w.fmt.block:
             raise InvalidValueError(f"depth of a tile must be a multiple of {w.fmt.block} for {w.fmt.name}, not {each.depth}")
 
@@ -169,11 +176,12 @@ def bound(x: NDArray[np.float64], w: NDArray[np.float64], activation: torch.dtyp
     """Return how far float32 results may be off for x (rows, depth) and weights (depth, columns), both as they are decoded.
 
     Products are exact; sums of K of them, which tensor cores may cut off instead of rounding, are off by at most 2 K 2**-24 of the
-    sum of magnitudes, scaling by three roundings more, and nvfp4's
-    scales, which the emulator rounds twice; in float16 weights lose at most 2**-39 of an output's largest one each.
+    sum of magnitudes, scaling by three roundings more, and nvfp4's scales, which the emulator rounds twice; in float16 weights lose
+    at most 2**-39 of an output's largest one each, in bfloat16 2**-112.
     """
     depth, magnitudes = x.shape[1], np.abs(w)
     found: NDArray[np.float64] = (2 * depth + 6) * 2.0**-24 * (np.abs(x) @ magnitudes)
-    if activation == torch.float16:
-        found += 2.0**-39 * np.abs(x).sum(axis=1)[:, np.newaxis] * magnitudes.max(axis=0)
+    found += (
+        (2.0**-39 if activation == torch.float16 else 2.0**-112) * np.abs(x).sum(axis=1)[:, np.newaxis] * magnitudes.max(axis=0)
+    )
     return found

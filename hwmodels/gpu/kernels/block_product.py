@@ -7,6 +7,7 @@ from hwmodels.gpu.kernels.code_tile import codes_of_unit, spread, weight_tile
 from hwmodels.gpu.kernels.encoding import as_float
 from hwmodels.gpu.kernels.float_sums import store_partial, store_scaled
 from hwmodels.gpu.kernels.operands import tile_place, word_rows
+from hwmodels.gpu.kernels.weight_product import wide
 
 
 @triton.jit
@@ -52,7 +53,7 @@ def block_product(  # type: ignore[no-untyped-def]
         w = tl.reshape(blocks * factors[:, None, :, None], (BLOCK_N, BLOCK_K))
         x = spread(x, BITS, 2)
         if not NATIVE and x.dtype == tl.bfloat16:
-            x = x.to(tl.float32)
+            x = wide(x)
         if w.dtype != x.dtype:
             w = w.to(x.dtype)
         sums = tl.dot(w, tl.trans(x), sums)

@@ -84,7 +84,10 @@ def rounding_of(fmt: Definition, rounding: str, device: str | torch.device) -> R
 
 def _within_reach(fmt: Definition, rounding: str) -> bool:
     """Whether every boundary between codes, and the largest level, is a quotient that ``dividing`` gives."""
-    edges = np.append(boundaries(fmt, rounding), fmt.float32_values[np.isfinite(fmt.float32_values)])
+    between = boundaries(fmt, rounding)
+    if (between == 0).any():  # what is on which side of zero is not certain where quotients underflow
+        return False
+    edges = np.append(between, fmt.float32_values[np.isfinite(fmt.float32_values)])
     sizes = np.abs(edges[np.isfinite(edges) & (edges != 0)])
     return bool(sizes.size) and float(sizes.max()) <= REACH / 4 and float(sizes.min()) >= 4 / REACH
 

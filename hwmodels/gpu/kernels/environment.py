@@ -13,6 +13,7 @@ from formats.errors import InvalidValueError
 
 #: least compute capability: bfloat16 on tensor cores
 LEAST_CAPABILITY = (8, 0)
+FLOAT8_CAPABILITY = (8, 9)
 
 
 @triton.jit
@@ -34,6 +35,13 @@ def device() -> torch.device:
     found = torch.device("cuda", torch.cuda.current_device())
     check_capability(torch.cuda.get_device_name(found), torch.cuda.get_device_capability(found))
     return found
+
+
+def check_float8(x: torch.Tensor) -> None:
+    """Refuse a device whose tensor cores lack float8."""
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) < FLOAT8_CAPABILITY:
+        name, found = torch.cuda.get_device_name(x.device), ".".join(map(str, torch.cuda.get_device_capability(x.device)))
+        raise InvalidValueError(f"compute capability for float8 must be at least 8.9, not {found}: {name}")
 
 
 def check_capability(name: str, capability: tuple[int, int]) -> None:

@@ -58,6 +58,8 @@ Finish = Scaled | Requantized | RequantizedByShift | None
 class Prepared:
     """A finish on a device, checked: launches with it move nothing and wait for nothing."""
 
+    #: rows and columns of the product
+    shape: tuple[int, int]
     #: of the result
     dtype: torch.dtype
     #: what the kernels are told
@@ -72,7 +74,7 @@ def prepare(finish: Finish, rows: int, columns: int, device: torch.device) -> Pr
         "FINISH": "sums", "ROUNDING": "floor", "MASK": 0, "HAS_BIAS": False,
     }  # fmt: skip
     if finish is None:
-        return Prepared(dtype=torch.int32, arguments=found)
+        return Prepared(shape=(rows, columns), dtype=torch.int32, arguments=found)
     if isinstance(finish, Scaled):
         found |= {
             "row_scales": column_tensor("row scale", finish.row_scale, rows, torch.float32, device),
@@ -81,7 +83,7 @@ def prepare(finish: Finish, rows: int, columns: int, device: torch.device) -> Pr
             "HAS_BIAS": finish.bias is not None,
             "FINISH": "float",
         }
-        return Prepared(dtype=finish.dtype, arguments=found)
+        return Prepared(shape=(rows, columns), dtype=finish.dtype, arguments=found)
     low, high = output_range(finish.fmt)
     if not low <= finish.zero_point <= high:
         raise InvalidValueError(f"zero point must be {low} to {high}, not {finish.zero_point}")
@@ -95,7 +97,7 @@ def prepare(finish: Finish, rows: int, columns: int, device: torch.device) -> Pr
         raise unknown_name("rounding", finish.rounding, ROUNDINGS)
     shifts = _within("shift", finish.shift, *(SHIFTS if isinstance(finish, Requantized) else (-62, 62)))
     found |= {"shifts": column_tensor("shift", shifts, columns, torch.int32, device)}
-    return Prepared(dtype=torch.uint8, arguments=found)
+    return Prepared(shape=(rows, columns), dtype=torch.uint8, arguments=found)
 
 
 def output_range(fmt: Format) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 import formats
 from formats.errors import InvalidTypeError, InvalidValueError
 from formats.format import Format
-from hwmodels.gpu.kernels.environment import INTERPRETED, launcher
+from hwmodels.gpu.kernels.environment import INTERPRETED, check_float8, launcher
 from hwmodels.gpu.kernels.float8_product import float8_product
 from hwmodels.gpu.kernels.launching import (
     Tile,
@@ -108,7 +108,11 @@ def weights(
             raise InvalidValueError(f"scale must be of shape {wanted} for groups of {group}, not {scales.shape}")
         group_scales = torch.from_numpy(np.ascontiguousarray(scales.T)).to(device)
         scales = np.ones((), np.float32)
-    column_scales = column_tensor("scale", scales * factor, columns, torch.float32, torch.device(device))
+    with np.errstate(over="ignore"):
+        scaled = scales * factor
+    if not np.isfinite(scaled).all() or (group_scales is not None and not bool(torch.isfinite(group_scales).all())):
+        raise InvalidValueError(f"scale must be finite, also times {factor:g}, for {found.name}")
+    column_scales = column_tensor("scale", scaled, columns, torch.float32, torch.device(device))
     return Float8Weights(
         fmt=found,
         decoding=how,
@@ -153,6 +157,7 @@ def float8_matmul(
             f"result of a float8 product must be float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}"
         )
     check_operand("codes of a float8 product", x, torch.uint8, w.depth, w.packed)
+    check_float8(x)
     rows, columns = x.shape[0], w.columns
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
     if out.numel() == 0:
@@ -173,7 +178,7 @@ def float8_matmul(
 
 
 def _check(tile: Tile, w: Float8Weights) -> None:
-    check_tile(tile, w.fmt.bits)
+    check_tile(tile, w.fmt.bits, 1)
     if w.group and w.group % tile.depth:
         raise InvalidValueError(f"depth of a tile must divide the group of {w.group}, not be {tile.depth}")
 

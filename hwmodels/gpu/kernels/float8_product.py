@@ -16,7 +16,8 @@ def as_float8(codes, TYPE: tl.constexpr, WIDENED: tl.constexpr):  # type: ignore
     if WIDENED:
         fields = codes.to(tl.int32)
         if TYPE == E4M3:
-            return (((fields & 0x80) << 8) | ((fields & 0x7F) << 7)).to(tl.int16).to(tl.float16, bitcast=True) * 256.0
+            moved = (((fields & 0x80) << 8) | ((fields & 0x7F) << 7)).to(tl.int16).to(tl.float16, bitcast=True) * 256.0
+            return tl.where((fields & 0x7F) == 0x7F, float("nan"), moved)
         else:
             return (fields << 8).to(tl.int16).to(tl.float16, bitcast=True)
     else:

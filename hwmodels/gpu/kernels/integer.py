@@ -82,11 +82,13 @@ def integer_matmul(
         raise InvalidValueError(f"{depth_refusal(limit)}, not {w.depth}")
     rows = x.shape[0]
     prepared = finish if isinstance(finish, Prepared) else prepare(finish, rows, w.columns, x.device)
+    if prepared.shape != (rows, w.columns):
+        raise InvalidValueError(f"finish of an integer product must be prepared for {(rows, w.columns)}, not {prepared.shape}")
     out = torch.empty((rows, w.columns), dtype=prepared.dtype, device=x.device)
     if out.numel():
         candidates = tiles_for(rows, w.columns, w.depth, 1, wide=True) if tile is None else (tile,)
         for each in candidates:
-            check_tile(each, w.fmt.bits)
+            check_tile(each, w.fmt.bits, 1)
         key = (how, w.operand, prepared.arguments["FINISH"], rows, w.columns, w.depth, candidates)
         chosen = fastest(key, candidates, lambda each: _launch(x, how, w, prepared, each, out)) if tuned else candidates[0]
         _launch(x, how, w, prepared, chosen, out)

@@ -72,10 +72,17 @@ def tiles_for(rows: int, columns: int, depth: int, operand_bytes: int, *, wide: 
     return tuple(found)
 
 
-def check_tile(tile: Tile, bits: int) -> None:
-    """Refuse a tile whose depth packed rows are not filled up to, or which cuts units of their codes."""
-    if tile.depth < 1 or FILLED % tile.depth or tile.depth % unit(bits):
-        raise InvalidValueError(f"depth of a tile must divide {FILLED} and be a multiple of {unit(bits)}, not {tile.depth}")
+def check_tile(tile: Tile, bits: int, operand_bytes: int) -> None:
+    """Refuse a tile that cuts units of codes, that rows are not filled up to, or that tensor cores have no instruction for."""
+    step = max(unit(bits), 32 // operand_bytes)
+    if tile.depth < step or FILLED % tile.depth or tile.depth % step:
+        raise InvalidValueError(f"depth of a tile must divide {FILLED} and be a multiple of {step}, not {tile.depth}")
+    for what, number, least in (("rows", tile.rows, 8), ("columns", tile.columns, 16), ("warps", tile.warps, 1)):
+        if number < least or number & (number - 1):
+            raise InvalidValueError(f"{what} of a tile must be a power of two from {least} up, not {number}")
+    for what, number in (("splits", tile.splits), ("stages", tile.stages)):
+        if number < 1:
+            raise InvalidValueError(f"{what} of a tile must be at least 1, not {number}")
 
 
 def device_rows(codes: ArrayLike, fmt: Format, device: str | torch.device) -> torch.Tensor:

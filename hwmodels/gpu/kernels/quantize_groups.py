@@ -5,6 +5,7 @@ import triton.language as tl
 
 from hwmodels.gpu.kernels.dividing import divisor, quotient
 from hwmodels.gpu.kernels.encoding import as_bits, as_float, constant, encoded, floating_level, floating_steps
+from hwmodels.gpu.kernels.weight_product import wide
 
 #: where scales come from: given; the largest magnitude over a level; a power of two, or a small float, for a block format
 GIVEN, ABSMAX, POWER = tl.constexpr("given"), tl.constexpr("absmax"), tl.constexpr("power")
@@ -44,7 +45,7 @@ def _tile(pointer, row, part, within, number, groups, length, group):  # type: i
     place = part[:, None] * group + within[None, :]
     inside = (number < groups)[:, None] & (within < group)[None, :] & (place < length)
     place = row.to(tl.int64)[:, None] * length + place
-    return tl.load(pointer + place, mask=inside, other=0.0).to(tl.float32), place, inside
+    return wide(tl.load(pointer + place, mask=inside, other=0.0)), place, inside
 
 
 @triton.jit

@@ -3,11 +3,12 @@
 ``weight_only_gemm`` gives every tile of the result to one program; ``weight_only_gemv``, for 1 to 16 rows, shares the depth among
 programs and adds up their sums in a second kernel, always in the same order.
 
-Every product is exact in float32; the sums are not. For an output with K products p_k and partial sums of them in any order,
-|error| <= K 2**-24 / (1 - K 2**-24) * sum |p_k| where each addition is rounded (Higham, "Accuracy and Stability of Numerical
-Algorithms", 2nd ed., eq. 4.4). Tensor cores add some products to a sum at once and cut each off 24 bits below the largest (Fasi et
-al., "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7, 2021): with four products or more at a time that is at
-most 2.5 times as much. ``bound`` states this, with a rounding for each scale and for the result.
+Every product is exact in float32, within its range; the sums are not. For an output with K products p_k and partial sums of them
+in any order, |error| <= K 2**-24 / (1 - K 2**-24) * sum |p_k| where each addition is rounded (Higham, "Accuracy and Stability of
+Numerical Algorithms", 2nd ed., eq. 4.4). Tensor cores add some products to a sum at once and cut each off 24 bits below the
+largest (Fasi et al., "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7, 2021): with four products or more at
+a time that is at most 2.5 times as much. ``bound`` states this, with a rounding for each scale and for the result. An infinite
+activation gives NaN, as infinity minus infinity or times zero does, where values are sums of terms or of planes.
 """
 
 import math
@@ -63,10 +64,19 @@ def prepare(weight: PackedWeight, activation: str, *, exact: bool = True, device
     other activations, for formats that cannot be decoded in registers, and without a device.
     """
     found = operand_type(weight.format, activation, exact=exact)
+    _check_scales(weight, factor(paired_arguments(found.decoding, found.carrier)) * found.factor)
     where = environment.device() if device is None else device
     values = found.terms.reshape(-1) if found.decoding.kind == "table" else np.zeros(1, np.float32)
     table = torch.from_numpy(values.copy()).to(_HELD[found.carrier]).to(where)
     return WeightOperand(weight=weight.to(where), activation=activation, type=found, table=table)
+
+
+def _check_scales(weight: PackedWeight, power: float) -> None:
+    """Refuse scales that a power of two, which decoding leaves to them, takes out of float32."""
+    largest = float(weight.scales.max())
+    if largest * power > float(np.finfo(np.float32).max):
+        most = float(np.finfo(np.float32).max) / power
+        raise InvalidValueError(f"scales of {weight.format.name} must be at most {most:g} in this kernel, not {largest:g}")
 
 
 def weight_only_gemm(x: torch.Tensor, weight: WeightOperand, tile: Tile | None = None, *, tuned: bool = False) -> torch.Tensor:
@@ -74,11 +84,13 @@ def weight_only_gemm(x: torch.Tensor, weight: WeightOperand, tile: Tile | None =
 
     ``tuned`` tries the candidate tiles on the device the first time that a product of this kind is asked for.
     """
+    _check(x, weight)
     return _run(x, weight, tile, tuned, gemm_tiles(weight, x.shape[0]))
 
 
 def weight_only_gemv(x: torch.Tensor, weight: WeightOperand, tile: Tile | None = None, *, tuned: bool = False) -> torch.Tensor:
     """Return the same for 1 to 16 rows, the depth shared among programs; ``ValueError`` for more rows."""
+    _check(x, weight)
     if x.shape[0] > FEW_ROWS:
         raise InvalidValueError(f"rows of weight_only_gemv must be 1 to {FEW_ROWS}, not {x.shape[0]}; nearest: weight_only_gemm")
     return _run(x, weight, tile, tuned, gemv_tiles(weight, x.shape[0]))
@@ -145,17 +157,30 @@ def _shared(weight: WeightOperand, depth: int) -> int:
 
 def _run(x: torch.Tensor, weight: WeightOperand, tile: Tile | None, tuned: bool, candidates: tuple[Tile, ...]) -> torch.Tensor:
     packed = weight.weight
-    check_operand("activations of a weight-only product", x, ACTIVATIONS[weight.activation], packed.depth, packed.words)
     out = torch.empty(x.shape[0], packed.columns, dtype=x.dtype, device=x.device)
     if x.shape[0] == 0:
         return out
     if tile is None:
-        key = (packed.format.name, weight.type.operand, x.shape[0], packed.columns, packed.depth, packed.group, candidates)
+        how = tuple(compiled_arguments(weight, candidates[0], split=candidates[0].splits > 1).items())
+        key = (how, weight.activation, packed.scales.dtype, x.shape[0], packed.columns, packed.depth, candidates)
         tile = fastest(key, candidates, lambda each: _launch(x, weight, each, out)) if tuned else candidates[0]
     else:
-        check_tile(tile, packed.format.bits)
+        _check_tile(weight, tile)
     _launch(x, weight, tile, out)
     return out
+
+
+def _check(x: torch.Tensor, weight: WeightOperand) -> None:
+    packed = weight.weight
+    check_operand("activations of a weight-only product", x, ACTIVATIONS[weight.activation], packed.depth, packed.words)
+
+
+def _check_tile(weight: WeightOperand, tile: Tile) -> None:
+    check_tile(tile, weight.fmt.bits, weight.type.bytes)
+    shared = _shared(weight, tile.depth)
+    if shared < tile.depth and weight.fmt.infinities is not None:
+        name = weight.fmt.name
+        raise InvalidValueError(f"depth of a tile must divide the group where {name} has infinities, not be {tile.depth}")
 
 
 def _launch(x: torch.Tensor, weight: WeightOperand, tile: Tile, out: torch.Tensor) -> None:

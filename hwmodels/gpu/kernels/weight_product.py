@@ -86,7 +86,9 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
                     )  # fmt: skip
                     sums = tl.dot(_widened(w, WIDEN), own, sums, input_precision=PRECISION)
                 if SCALE_GROUP > 0:
-                    total += sums * _scale(plane_scales + (k + piece * SHARED) // SCALE_GROUP, FACTOR)
+                    # the last tile may go on where there is no group any more
+                    number = tl.minimum((k + piece * SHARED) // SCALE_GROUP, groups - 1)
+                    total += sums * _scale(plane_scales + number, FACTOR)
         if SCALE_GROUP == 0:
             total += sums * _scale(plane_scales, FACTOR)
     place = out + m.to(tl.int64)[None, :] * columns + n[:, None]
@@ -100,7 +102,16 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
 @triton.jit
 def _widened(x, WIDEN: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return a tensor as it is, or as float32."""
-    return x.to(tl.float32) if WIDEN else x
+    return wide(x) if WIDEN else x
+
+
+@triton.jit
+def wide(x):  # type: ignore[no-untyped-def]
+    """Return floats of 16 or 32 bits as float32: bfloat16 by its bits, since the interpreter's cast garbles subnormal numbers."""
+    if x.dtype == tl.bfloat16:
+        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return x.to(tl.float32)
 
 
 @triton.jit

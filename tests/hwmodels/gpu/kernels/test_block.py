@@ -185,3 +185,19 @@ def test_codes_are_decoded_without_casts_and_nothing_spills(name: str, compiled:
     assert not re.search(r"cvt\.\S*(e4m3|e5m2|e2m1|e2m3|e3m2|ue8m0)", compiled[name].ptx)
     assert compiled[name].spills == 0
     assert compiled[name].shared <= 227 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "tensor", "message"),
+    [
+        ("nvfp4", 0xB8, 1.0, "scales of nvfp4 must not be negative, as a code of float8_e4m3fn is"),
+        ("nvfp4", 0x38, 0.0, "scale of a tensor in nvfp4 must be finite and positive, not 0"),
+        ("mxfp8_e5m2", 254, 1.0, "weights in mxfp8_e5m2 must be within float32, not beyond it by their scales"),
+    ],
+)
+def test_scales_without_a_meaning_here_are_refused(name: str, code: int, tensor: float, message: str) -> None:
+    fmt = block_format(name)
+    scales = BlockScales(np.full((1, 2), code, np.uint8), np.float32(tensor))
+    with pytest.raises(InvalidValueError) as error:
+        weights(np.zeros((fmt.block, 2), np.uint8), scales, fmt)
+    assert str(error.value) == message

@@ -194,3 +194,21 @@ def test_promoted_sums_are_added_outside_the_tensor_cores(compiled: dict[str, Co
         return compiled[name].ptx.count("add.rn.f32")
 
     assert additions("float8") == 2 * additions("float8, not promoted") > 0
+
+
+@pytest.mark.parametrize("activation", FLOAT8)
+def test_activations_that_are_no_numbers_stay_so_in_their_rows(activation: str) -> None:
+    fmt = formats.scalar(activation)
+    x = torch.full((3, 32), 0x38, dtype=torch.uint8)
+    x[1, 5] = fmt.nan[0]
+    w = weights(np.full((32, 4), 0x38, np.uint8), "float8_e4m3fn")
+    found = float8_matmul(x, activation, w)
+    assert found[1].isnan().all()
+    assert not found[[0, 2]].isnan().any()
+
+
+def test_scales_must_be_finite_in_float32() -> None:
+    for scale in (np.nan, 3e38):
+        with pytest.raises(InvalidValueError) as error:
+            weights(np.zeros((32, 4), np.uint8), "int4", scale)
+        assert str(error.value) == "scale must be finite, also times 512, for int4"

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 import formats
 from formats.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, request
-from hwmodels.gpu.kernels.finishing import Requantized, RequantizedByShift, Scaled
+from hwmodels.gpu.kernels.finishing import Requantized, RequantizedByShift, Scaled, prepare
 from hwmodels.gpu.kernels.integer import IntegerWeights, compiled_arguments, integer_matmul, weights
 from hwmodels.gpu.kernels.integer_kernels import KERNELS
 from hwmodels.gpu.kernels.integer_operand import operand
 from hwmodels.gpu.kernels.integer_sums import finish_integer_sums, integer_product
 from hwmodels.gpu.kernels.kernel import Kernel, Product
 from hwmodels.gpu.kernels.launching import Tile, tiles_for
-from hwmodels.gpu.kernels.packing import FILLED, unit
+from hwmodels.gpu.kernels.packing import FILLED
 
 #: depth shared by two programs and by one; ragged in every direction
 TILES = (Tile(rows=16, columns=32, depth=32, splits=2), Tile(rows=16, columns=16, depth=64))
@@ -175,6 +175,15 @@ def test_a_finish_that_cannot_be_is_refused(
     assert str(raised.value) == message
 
 
+def test_a_finish_prepared_for_another_shape_is_refused(case: tuple[torch.Tensor, IntegerWeights, NDArray[np.int64]]) -> None:
+    x, w, _ = case
+    prepared = prepare(Scaled(), x.shape[0] - 1, w.columns, x.device)
+    with pytest.raises(InvalidValueError) as error:
+        integer_matmul(x, "int8", w, prepared)
+    shape = (x.shape[0], w.columns)
+    assert str(error.value) == f"finish of an integer product must be prepared for {shape}, not {(shape[0] - 1, shape[1])}"
+
+
 def test_operands_that_do_not_fit_are_refused(case: tuple[torch.Tensor, IntegerWeights, NDArray[np.int64]]) -> None:
     x, w, _ = case
     with pytest.raises(InvalidTypeError) as error:
@@ -185,7 +194,7 @@ def test_operands_that_do_not_fit_are_refused(case: tuple[torch.Tensor, IntegerW
     assert str(error.value) == "codes of an integer product must be contiguous of shape (rows, 83), not (19, 82)"
     with pytest.raises(InvalidValueError) as error:
         integer_matmul(x, "int8", w, tile=Tile(rows=16, columns=16, depth=2 * FILLED))
-    assert str(error.value) == f"depth of a tile must divide {FILLED} and be a multiple of {unit(w.fmt.bits)}, not {2 * FILLED}"
+    assert str(error.value) == f"depth of a tile must divide {FILLED} and be a multiple of 32, not {2 * FILLED}"
     with pytest.raises(InvalidValueError) as error:
         weights(np.full((4, 4), 2, np.uint8), "ternary")
     assert str(error.value) == "codes of a weight must be numbers of ternary, not 2, which is none"

@@ -98,6 +98,21 @@ def test_scales_of_every_layout_and_inputs_of_every_type(name: str, shape: tuple
     assert np.array_equal(encode(x, fmt, torch.from_numpy(scales)).numpy(), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "x", "scale"), [("binary", -9.7147684e-36, 17179868160.0), ("lloydmax4", -1.85504859e-07, 3.4028235e38)]
+)
+def test_quotients_below_the_smallest_number_are_zero(name: str, x: float, scale: float) -> None:
+    given = np.array([[x]], np.float32)
+    with np.errstate(under="ignore"):
+        expected = formats.scalar(name).encode(given, np.float32(scale))
+    assert np.array_equal(encode(torch.from_numpy(given), name, scale).numpy(), expected)
+
+
+def test_subnormal_numbers_of_bfloat16_are_widened_exactly() -> None:
+    x = (torch.tensor([[1, 2, 5, 100]], dtype=torch.int16)).view(torch.bfloat16)  # times 2**-133
+    assert encode(x, "int8", 2.0**-133).tolist() == [[1, 2, 5, 100]]
+
+
 @pytest.mark.parametrize("group", [0, 7, 16, 24])
 @pytest.mark.parametrize("name", NAMES)
 def test_scales_found_in_the_same_pass_are_those_of_absmax(name: str, group: int) -> None:

@@ -1,5 +1,7 @@
 """16-bit activations times weights in codes: what the kernels give lies within the bound that follows from float32 sums."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -269,13 +271,69 @@ def test_a_tile_may_be_deeper_than_a_group(group: int) -> None:
     assert (np.abs(found.double().numpy() - result) <= allowed).all()
 
 
-@pytest.mark.parametrize(("name", "depth", "units"), [("int4", 512, 8), ("int3", 16, 32)])
+@pytest.mark.parametrize(("name", "group", "depth"), [("int3", 16, 16), ("int3", 48, 33), ("int7", 16, 40), ("int4", 16, 16)])
+def test_no_scale_is_read_behind_the_last_one(name: str, group: int, depth: int) -> None:
+    codes, scales = random_weight(name, 9, depth, group, seed=15)
+    weight = prepare(pack_weight(codes, scalar(name), scales, group), "float16")
+    guarded = torch.full((weight.weight.scales.numel() + 16,), float("nan"))
+    guarded[: weight.weight.scales.numel()] = weight.weight.scales.reshape(-1)
+    held = guarded[: weight.weight.scales.numel()].view(weight.weight.scales.shape)
+    weight = replace(weight, weight=replace(weight.weight, scales=held))
+    x = random_activations(3, depth, "float16", seed=16)
+    result, allowed = expected(name, codes, scales, group, x, weight)
+    tile = Tile(rows=16, columns=16, depth=64)
+    for found in (weight_only_gemm(x, weight), weight_only_gemv(x, weight), weight_only_gemm(x, weight, tile)):
+        assert (np.abs(found.double().numpy() - result) <= allowed).all()
+
+
+def test_a_tile_with_infinities_may_not_be_deeper_than_their_group() -> None:
+    codes, scales = random_weight("float8_e5m2", 4, 64, 16, seed=17)
+    weight = prepare(pack_weight(codes, scalar("float8_e5m2"), scales, 16), "bfloat16")
+    with pytest.raises(InvalidValueError) as error:
+        weight_only_gemm(torch.ones(2, 64, dtype=torch.bfloat16), weight, Tile(rows=16, columns=16, depth=64))
+    assert str(error.value) == "depth of a tile must divide the group where float8_e5m2 has infinities, not be 64"
+
+
+def test_scales_that_a_power_of_two_takes_out_of_float32_are_refused() -> None:
+    weight = pack_weight(np.zeros((2, 16), np.uint8), scalar("e4m3"), np.full((2, 1), 3e38, np.float32))
+    with pytest.raises(InvalidValueError) as error:
+        prepare(weight, "float16")
+    assert str(error.value) == "scales of e4m3 must be at most 1.32923e+36 in this kernel, not 3e+38"
+    prepare(weight, "bfloat16")
+
+
+def test_activations_that_are_no_matrix_are_refused() -> None:
+    weight = prepare(pack_weight(WEIGHT[0], scalar("int4"), WEIGHT[2], 0), "float16")
+    for run in (weight_only_gemm, weight_only_gemv):
+        with pytest.raises(
+            InvalidValueError, match=r"^activations of a weight-only product must be contiguous of shape \(rows, 32\), not"
+        ):
+            run(torch.tensor(1.0, dtype=torch.float16), weight)
+
+
+@pytest.mark.parametrize(("name", "depth", "units"), [("int4", 512, 16), ("int4", 8, 16), ("int3", 16, 32)])
 def test_a_tile_holds_whole_units_and_is_no_deeper_than_rows_are_filled_up_to(name: str, depth: int, units: int) -> None:
     codes, scales = random_weight(name, 4, 48, 0, seed=14)
     weight = prepare(pack_weight(codes, scalar(name), scales), "float16")
     with pytest.raises(InvalidValueError) as error:
         weight_only_gemm(torch.ones(2, 48, dtype=torch.float16), weight, Tile(rows=16, columns=16, depth=depth))
     assert str(error.value) == f"depth of a tile must divide 256 and be a multiple of {units}, not {depth}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 24}, "rows of a tile must be a power of two from 8 up, not 24"),
+        ({"columns": 8}, "columns of a tile must be a power of two from 16 up, not 8"),
+        ({"warps": 3}, "warps of a tile must be a power of two from 1 up, not 3"),
+        ({"splits": 0}, "splits of a tile must be at least 1, not 0"),
+    ],
+)
+def test_tiles_that_cannot_be_compiled_are_refused(change: dict[str, int], message: str) -> None:
+    weight = prepare(pack_weight(WEIGHT[0], scalar("int4"), WEIGHT[2], 0), "float16")
+    with pytest.raises(InvalidValueError) as error:
+        weight_only_gemm(torch.ones(2, 32, dtype=torch.float16), weight, replace(Tile(rows=16, columns=16, depth=32), **change))
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3b11fnuz", "int3"])

@@ -24,7 +24,7 @@ from formats.errors import BitatlasError
 from hwmodels.gpu import calibration_table as table
 from hwmodels.gpu.calibration_cases import KEY, Case
 from hwmodels.gpu.devices import GpuDevice
-from hwmodels.gpu.timing import Bench
+from hwmodels.gpu.timing import Bench, Ceilings
 from hwmodels.gpu.timings import MODES
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def calibrate(
     wanted = [case for case in cases if case.key not in known and case.name not in outcome.skipped]
     outcome.known = len(cases) - len(wanted) - len(outcome.skipped)
     deadline = began + 60 * minutes
-    copy = bench.copy_bytes_per_second()
+    ceilings = bench.ceilings()
     right: dict[tuple[object, ...], str] = {}
     longest = 0.0
     with tqdm(total=len(wanted), desc="timings", unit="case", disable=None) as bar:
@@ -81,7 +81,7 @@ def calibrate(
                 outcome.out_of_time += len(group)
                 continue
             bar.set_postfix_str("{} x {} x {}".format(*shape))
-            rows = _time_shape(bench, group, copy, right, outcome)
+            rows = _time_shape(bench, group, ceilings, right, outcome)
             table.append(path, rows)
             outcome.timed += len(rows) // len(MODES)
             bar.update(len(group))
@@ -98,7 +98,7 @@ def _by_shape(cases: Sequence[Case]) -> dict[tuple[int, int, int], list[Case]]:
 
 
 def _time_shape(
-    bench: Bench, cases: Sequence[Case], copy: float, right: dict[tuple[object, ...], str], outcome: Outcome
+    bench: Bench, cases: Sequence[Case], ceilings: Ceilings, right: dict[tuple[object, ...], str], outcome: Outcome
 ) -> list[dict[str, object]]:
     """Time the cases of one shape in turn; a case that fails is left out, saying why."""
     timers: dict[Case, tuple[Callable[[], list[float]], Callable[[], list[float]]]] = {}
@@ -120,7 +120,7 @@ def _time_shape(
             if case.name in outcome.skipped:
                 del times[case]
     return [
-        table.row(bench, case, mode, seconds, copy)
+        table.row(bench, case, mode, seconds, ceilings)
         for case, both in times.items()
         for mode, seconds in zip(MODES, both, strict=True)
     ]

@@ -15,7 +15,7 @@ from hwmodels.gpu import devices
 from hwmodels.gpu.calibration_cases import KEY, Case
 from hwmodels.gpu.devices import GpuDevice
 from hwmodels.gpu.gemm import WIDE_BITS
-from hwmodels.gpu.timing import Bench, median_and_spread
+from hwmodels.gpu.timing import Bench, Ceilings, median_and_spread
 from hwmodels.gpu.timings import COLUMNS, MODES, read
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ def data_sheet(bench: Bench) -> GpuDevice:
     return devices.recognised(bench.device.name, bench.device.multiprocessors)
 
 
-def row(bench: Bench, case: Case, mode: str, seconds: Sequence[float], copy: float) -> dict[str, object]:
-    """Return what the table says of one case in one mode; ``copy`` is the rate of a copy in bytes a second."""
+def row(bench: Bench, case: Case, mode: str, seconds: Sequence[float], ceilings: Ceilings) -> dict[str, object]:
+    """Return what the table says of one case in one mode; ``ceilings`` are what shares are of."""
     median, spread = median_and_spread(seconds)
     kernel, p, device = case.kernel, case.product, bench.device
     rate, bytes_a_second = kernel.operations(p) / median, kernel.bytes_moved(p) / median
-    peak = data_sheet(bench).tera_operations.get(kernel.arithmetic)
     weight_bits, scale_bits = _stored_bits(p)
     return {
         "kernel": kernel.name,
@@ -43,8 +42,8 @@ def row(bench: Bench, case: Case, mode: str, seconds: Sequence[float], copy: flo
         "spread": round(spread, 4),
         "gb_s": round(bytes_a_second / 1e9, 1),
         "tera_operations": round(rate / 1e12, 2),
-        "share_of_copy": round(bytes_a_second / copy, 4),
-        "share_of_peak": round(rate / 1e12 / peak, 4) if peak else "",
+        "share_of_copy": round(bytes_a_second / ceilings.bytes_per_second, 4),
+        "share_of_matmul": round(rate / ceilings.operations_per_second[kernel.arithmetic], 4),
         "correct": True,
         "weight_bits": weight_bits,
         "activation_bits": get_format(p.activation).bits if p.columns else WIDE_BITS,  # type: ignore[union-attr]

@@ -8,9 +8,9 @@ left as they are: candidates are timed in turn, several rounds of each, and the 
 
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +39,16 @@ class Device:
     multiprocessors: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """What a device was measured to reach at most."""
+
+    #: of a large copy, reads and writes both counted
+    bytes_per_second: float
+    #: multiplications and additions of the vendor's large products, by arithmetic
+    operations_per_second: Mapping[str, float]
+
+
 class Bench(Protocol):
     """Something that times launches."""
 
@@ -52,8 +62,8 @@ class Bench(Protocol):
     def steady(self, runs: Sequence[Run]) -> Callable[[], list[float]]:
         """Return what gives the seconds of one launch, in some replays of a graph of them all."""
 
-    def copy_bytes_per_second(self) -> float:
-        """Return the rate of a large copy, reads and writes both counted."""
+    def ceilings(self) -> Ceilings:
+        """Return what the device reaches at most."""
 
     def settle(self) -> None:
         """Wait until nothing runs any more; raise what has gone wrong with the device."""
@@ -135,11 +145,25 @@ class CudaBench:
         event = self._torch.cuda.Event
         return event(enable_timing=True), event(enable_timing=True)
 
-    def copy_bytes_per_second(self) -> float:
-        """Return the rate of a copy of a gibibyte."""
+    def ceilings(self) -> Ceilings:
+        """Return the rates of a copy of a gibibyte, and of the vendor's large products of what the tensor cores can multiply."""
         source = self._torch.empty(COPY_BYTES, dtype=self._torch.uint8, device="cuda").random_(0, 255)
         target = self._torch.empty_like(source)
-        return 2 * COPY_BYTES / float(np.median(self.cold(lambda: target.copy_(source))))
+        copied = 2 * COPY_BYTES / float(np.median(self.cold(lambda: target.copy_(source))))
+        return Ceilings(bytes_per_second=copied, operations_per_second=self._products())
+
+    def _products(self) -> dict[str, float]:
+        from hwmodels.gpu.devices import recognised
+        from hwmodels.gpu.kernels.baselines import SQUARES
+
+        able = recognised(self.device.name, self.device.multiprocessors).tera_operations
+        rates: dict[str, float] = {}
+        for kernel, product in SQUARES:
+            if kernel.arithmetic in able:
+                operands = kernel.operands(product, 0, self._torch.device("cuda"))
+                seconds = float(np.median(self.cold(partial(kernel.run, operands))))
+                rates[kernel.arithmetic] = kernel.operations(product) / seconds
+        return rates
 
     def settle(self) -> None:
         """Wait until nothing runs any more; raise what has gone wrong with the device."""

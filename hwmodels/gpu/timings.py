@@ -33,7 +33,7 @@ COLUMNS = (
     "gb_s",
     "tera_operations",
     "share_of_copy",
-    "share_of_peak",
+    "share_of_matmul",
     "correct",
     "weight_bits",
     "activation_bits",

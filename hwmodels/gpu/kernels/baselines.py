@@ -131,3 +131,9 @@ KERNELS = (
         fewest_rows=17,  # what torch asks for
     ),
 )
+
+#: each with a product so large that it reaches what the device can
+SQUARES = tuple(
+    (kernel, Product(rows=8192, columns=8192, depth=8192, weight=operand, activation=operand))
+    for kernel, operand in zip(KERNELS, ("bfloat16", "float8_e4m3fn", "int8"), strict=True)
+)

@@ -20,7 +20,7 @@ from hwmodels.gpu.calibration_cases import Case
 from hwmodels.gpu.devices import recognised
 from hwmodels.gpu.kernels import environment, registry
 from hwmodels.gpu.kernels.kernel import Kernel, Product
-from hwmodels.gpu.timing import Device, median_and_spread
+from hwmodels.gpu.timing import Ceilings, Device, median_and_spread
 
 
 class Clock:
@@ -55,8 +55,8 @@ class FormulaBench:
         if self.dead:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    def copy_bytes_per_second(self) -> float:
-        return 3e12
+    def ceilings(self) -> Ceilings:
+        return Ceilings(bytes_per_second=3e12, operations_per_second={"bfloat16": 7e14, "float8": 1.3e15, "int8": 1.4e15})
 
 
 def kernel(name: str = "matmul", *, off_by: float = 0.0, refuses: int = 0) -> Kernel:
@@ -110,6 +110,7 @@ def test_every_case_is_timed_cold_and_steady_and_read_back(tmp_path: Path) -> No
     first = frame[(frame["rows"] == 16) & (frame["columns"] == 512) & (frame["mode"] == "steady")].iloc[0]
     assert first["gb_s"] == pytest.approx(2 * (16 * 512 + 512 * 512 + 16 * 512) / 5e-6 / 1e9, rel=1e-3)
     assert first["share_of_copy"] == pytest.approx(first["gb_s"] / 3000, rel=1e-3)
+    assert first["share_of_matmul"] == pytest.approx(2 * 16 * 512 * 512 / 5e-6 / 7e14, abs=1e-4)
     assert first["tera_operations"] == pytest.approx(2 * 16 * 512 * 512 / 5e-6 / 1e12, rel=1e-2)
     assert set(timings.by_family(frame)) == {"bfloat16"}
     assert set(calibration.errors_by_family(frame, devices.get("h100"))) == {"bfloat16"}

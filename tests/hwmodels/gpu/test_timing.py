@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from formats.errors import InvalidValueError
 from hwmodels.gpu import timing
-from hwmodels.gpu.timing import COLD_LAUNCHES, REPLAYS, CudaBench
+from hwmodels.gpu.kernels import baselines
+from hwmodels.gpu.timing import COLD_LAUNCHES, REPLAYS, CudaBench, Device
 
 
 class Cuda:
@@ -110,3 +112,20 @@ def test_the_driver_is_what_its_own_tool_says(monkeypatch: pytest.MonkeyPatch, c
 def test_without_that_tool_the_driver_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing.shutil, "which", lambda name: None)
     assert timing._driver() == ""
+
+
+def test_ceilings_are_those_of_a_copy_and_of_the_vendors_products(
+    cuda: Cuda, bench: CudaBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SimpleNamespace(random_=lambda low, high: source)
+    target = SimpleNamespace(copy_=lambda given: cuda.note("copy", 4.0))
+    bench._torch = SimpleNamespace(
+        cuda=cuda, empty=lambda *_, **__: source, empty_like=lambda given: target, uint8=None, device=str
+    )
+    bench.__dict__["device"] = Device(name="NVIDIA A100-SXM4-80GB", driver="", torch="", triton="", multiprocessors=108)
+    stand_in = {"operands": lambda *_: None, "run": lambda _: cuda.note("product", 2.0)}
+    squares = [(replace(kernel, **stand_in), product) for kernel, product in baselines.SQUARES]
+    monkeypatch.setattr(baselines, "SQUARES", squares)
+    found = bench.ceilings()
+    assert found.bytes_per_second == pytest.approx(2 * 2**30 / 4e-3)
+    assert found.operations_per_second == {name: pytest.approx(2 * 8192**3 / 2e-3) for name in ("bfloat16", "int8")}

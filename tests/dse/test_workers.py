@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dse import searching
 from dse.cli import main
 from dse.evaluate import Figures
+from dse.experiment import Experiment
 from dse.ledger import FILE, LOST, WORKER, Ledger
 from dse.search import UNIFORM
 from dse.searching import search, work
@@ -31,19 +33,22 @@ from formats import BitatlasError
 FORMATS = ("int4", "int8", "e2m1")
 TRIALS = 20
 SETTINGS = SearchSettings(model="resnet8", data="digits", formats=FORMATS, trials=TRIALS, rungs=("none",), out="-")
-#: a worker whose trials take a while, on a machine of its own name, that gives signs of life every second
+#: a worker on a machine of its own name, that gives signs of life every second, and holds its first trial until a gate is there
 WORKER_SCRIPT = """
 import socket, sys, time
+from pathlib import Path
 from dse import addresses, experiment, processes
 from dse.cli import main
-url, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+url, name, gate = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 addresses.HEARTBEAT, addresses.GRACE = 1, 4
 socket.gethostname = processes._machine = lambda: name
 measure = experiment.Experiment.measure
-def slowly(self, *arguments, **options):
-    time.sleep(seconds)
+def held(self, *arguments, **options):
+    while not gate.exists():
+        time.sleep(0.05)
+    time.sleep(0.2)
     return measure(self, *arguments, **options)
-experiment.Experiment.measure = slowly
+experiment.Experiment.measure = held
 sys.exit(main(["worker", "--storage", url]))
 """
 
@@ -60,15 +65,24 @@ def begin_stated(statement: Statement, folder: Path) -> None:
         searching._prepare(statement, ledger, folder)
 
 
-def start(url: str, name: str, seconds: float) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER_SCRIPT, url, name, str(seconds)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"BITATLAS_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+@contextmanager
+def started(url: str, gates: Sequence[Path]) -> "Iterator[list[subprocess.Popen[str]]]":
+    """Start a worker for each gate, on machine0, machine1 and so on; what still runs at the end, as after a failure, is killed."""
+    with ExitStack() as stack:
+        workers = []
+        for number, gate in enumerate(gates):
+            worker = subprocess.Popen(
+                [sys.executable, "-c", WORKER_SCRIPT, url, f"machine{number}", str(gate)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"BITATLAS_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
+            stack.enter_context(worker)
+            stack.callback(worker.kill)
+            workers.append(worker)
+        yield workers
 
 
 def all_trials(url: str) -> list[FrozenTrial]:
@@ -76,11 +90,23 @@ def all_trials(url: str) -> list[FrozenTrial]:
         return ledger.study.get_trials(deepcopy=False)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def held_trials(url: str, count: int) -> list[FrozenTrial]:
+    """Wait until each of the workers holds a trial, and return them in the order of the machines."""
+    held: dict[str, FrozenTrial] = {}
+
+    def all_at_work() -> bool:
+        held.update((trial.user_attrs[WORKER]["host"], trial) for trial in all_trials(url) if trial.params)
+        return len(held) == count
+
+    wait_until(all_at_work)
+    return [held[f"machine{number}"] for number in range(count)]
 
 
 def outcome(trials: list[FrozenTrial], wanted: int = TRIALS) -> dict[str, tuple[float, ...]]:
@@ -103,53 +129,57 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, ..
 
 def test_four_workers_one_killed_and_the_server_restarted(server: Any, alone: dict[str, tuple[float, ...]], tmp_path: Path) -> None:
     url = begin(tmp_path, server.new_database())
-    workers = [start(url, f"machine{number}", 0.5) for number in range(4)]
-    with closing(Ledger.join(url, "search")) as ledger:
-
-        def at_work(number: int) -> list[FrozenTrial]:
-            found = ledger.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            return [trial for trial in found if trial.user_attrs[WORKER]["host"] == f"machine{number}" and trial.params]
-
-        wait_until(lambda: at_work(1))
+    gate = tmp_path / "gate"
+    with started(url, [gate] * 4) as workers:
+        struck = held_trials(url, 4)[1]
         workers[1].kill()
-        (struck,) = at_work(1)
-        before = len(ledger.finished())
-        server.control("-m", "immediate", "restart")
-        wait_until(lambda: len(ledger.finished()) > before)
-    said = [worker.communicate(timeout=120) for worker in workers]
+        workers[1].wait()
+        gate.touch()
+        with closing(Ledger.join(url, "search")) as ledger:
+            wait_until(ledger.finished)
+            before = len(ledger.finished())
+            server.control("-m", "immediate", "restart")
+            wait_until(lambda: len(ledger.finished()) > before)
+        said = [worker.communicate(timeout=120) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, -signal.SIGKILL, 0, 0], said
     for number in (0, 2, 3):
         assert said[number][0] == f"{TRIALS} trials are finished\n"
-        assert not [line for line in said[number][1].replace("\r", "\n").split("\n") if line and "worker:" not in line]
+        lines = said[number][1].replace("\r", "\n").split("\n")
+        assert not [line for line in lines if line and "worker:" not in line and "waiting up to" not in line]
     trials = all_trials(url)
     assert outcome(trials) == alone
-    assert {trial.user_attrs[WORKER]["host"] for trial in trials if trial.state == TrialState.COMPLETE} >= {"machine0", "machine2"}
+    complete = {trial.user_attrs[WORKER]["host"] for trial in trials if trial.state == TrialState.COMPLETE}
+    assert complete == {"machine0", "machine2", "machine3"}
     taken_over = trials[struck.number]
     assert taken_over.params == struck.params
     assert taken_over.user_attrs[LOST] == 1
-    assert taken_over.user_attrs[WORKER]["host"] != "machine1"
 
 
-def test_workers_beside_a_search_in_a_file_one_of_them_interrupted(alone: dict[str, tuple[float, ...]], tmp_path: Path) -> None:
+def test_workers_beside_a_search_in_a_file_one_of_them_interrupted(
+    alone: dict[str, tuple[float, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = begin(tmp_path)
-    workers = [start(url, f"machine{number}", 0.3) for number in range(2)]
+    gate = tmp_path / "gate"
+    measure = Experiment.measure
 
-    def at_work(number: int) -> list[FrozenTrial]:
-        found = [trial for trial in all_trials(url) if trial.state == TrialState.RUNNING and trial.params]
-        return [trial for trial in found if trial.user_attrs[WORKER]["host"] == f"machine{number}"]
+    def measured(*arguments: Any) -> Figures:
+        gate.touch()
+        return measure(*arguments)
 
-    wait_until(lambda: at_work(0) and at_work(1))
-    (running,) = at_work(0)
-    workers[0].send_signal(signal.SIGINT)
-    result = search(replace(SETTINGS, out=str(tmp_path)), say=lambda text: None)
-    said = [worker.communicate(timeout=120) for worker in workers]
+    monkeypatch.setattr(Experiment, "measure", measured)
+    with started(url, [tmp_path / "never", gate]) as workers:
+        interrupted, _ = held_trials(url, 2)
+        workers[0].send_signal(signal.SIGINT)
+        result = search(replace(SETTINGS, out=str(tmp_path)), say=lambda text: None)
+        said = [worker.communicate(timeout=120) for worker in workers]
     assert [worker.returncode for worker in workers] == [130, 0], said
     assert "Traceback" not in said[0][1]
     trials = all_trials(url)
     assert outcome(trials) == alone
     assert len(result.outcome.trials) == TRIALS
-    assert LOST not in trials[running.number].user_attrs  # it was given back
-    assert {trial.user_attrs[WORKER]["host"] for trial in trials if trial.state == TrialState.COMPLETE} > {"machine1"}
+    assert LOST not in trials[interrupted.number].user_attrs  # it was given back
+    complete = {trial.user_attrs[WORKER]["host"] for trial in trials if trial.state == TrialState.COMPLETE}
+    assert complete == {"machine1", socket.gethostname()}
 
 
 def test_a_trial_is_given_back_as_soon_as_its_worker_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,9 @@ import formats
 from formats.block import BlockFormat
 from hwmodels.gpu.devices import GpuDevice
 from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all
-from hwmodels.gpu.kernels.issue import FEW_ROWS_TILE, Prediction, predict_product, predict_quantizer
+from hwmodels.gpu.kernels.issue import Prediction, predict_product, predict_quantizer
 from hwmodels.gpu.kernels.quantize_plan import absmax_scales, block_scales
-from hwmodels.gpu.kernels.requests import quantize_request, weight_only_request, weight_operand
-from hwmodels.gpu.kernels.weight_only import gemm_tiles
+from hwmodels.gpu.kernels.requests import quantize_request, untuned_tile, weight_only_request, weight_operand
 
 #: (format, weights that share a scale or 0 for a column of them), times bfloat16
 WEIGHTS = (
@@ -57,7 +56,7 @@ def predictions(kernels: Sequence[Asked], device: GpuDevice) -> pd.DataFrame:
 def _products(kernel: str, cases: Sequence[tuple[str, int]], rows: int) -> Iterator[Asked]:
     for name, group in cases:
         weight = weight_operand(name, "bfloat16", group)
-        tile = FEW_ROWS_TILE if rows == FEW else gemm_tiles(weight, rows)[0]
+        tile = untuned_tile(weight, rows)
         request = weight_only_request(weight, rows, tile)
         yield Asked(kernel=kernel, group=group, request=request, predict=partial(predict_product, weight, rows, tile))
 

@@ -102,7 +102,8 @@ def decode(  # type: ignore[no-untyped-def]
 ):
     """Return the values of int32 codes of any shape in the type called ``CARRIER``, of which the table is made too."""
     if KIND == "table":
-        values = tl.load(table + codes)
+        # the compiler need not think of codes below zero where it makes addresses
+        values = tl.load(table + codes.to(tl.uint32, bitcast=True).to(tl.int64))
     else:
         if KIND == "planes":
             built = as_float(_planes(codes, MANTISSA, BIAS), MANTISSA)

@@ -21,7 +21,7 @@ from hwmodels.gpu.kernels.compiling import Compiled
 from hwmodels.gpu.kernels.launching import Tile
 from hwmodels.gpu.kernels.quantize_plan import Plan
 from hwmodels.gpu.kernels.requests import weight_only_request
-from hwmodels.gpu.kernels.weight_only import WeightOperand
+from hwmodels.gpu.kernels.weight_operand import WeightOperand
 
 #: threads of a warp
 LANES = 32
@@ -29,8 +29,6 @@ LANES = 32
 SCHEDULERS = 4
 #: multiplications and additions of bfloat16 that the tensor cores of a multiprocessor do in a cycle, by architecture
 OPERATIONS_PER_CYCLE = {"sm_90": 4096}
-#: the tile that up to eight rows take untuned, for 16-bit operands and scales by groups of 128 or by column
-FEW_ROWS_TILE = Tile(rows=8, columns=128, depth=128, warps=4, stages=4)
 
 _LINE = re.compile(r"(?:[^\s:]+:){4}[0-9a-f]\t(.*);")
 _LABEL = re.compile(r"(\.?L\w+):")

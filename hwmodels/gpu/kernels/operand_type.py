@@ -7,7 +7,8 @@ these that serves is taken:
 - ``tf32`` where 11 significant bits and the range of float32 are enough; it has every float16 and bfloat16 too.
 - The activations' type again, every value a sum of two or three terms that it has, after a power of two has moved all of them to
   where it is finest: irrational levels and code books. Each term is a product of its own.
-- ``float32``: without tensor cores, for such values over a range that float16 does not span.
+- ``tf32`` again, of three terms: such values over a range that float16 does not span.
+- ``float32``: without tensor cores, for values so small that float32 has fewer bits of them.
 
 Where that is asked for, values are rounded to the activations' type once instead, which is faster.
 """
@@ -26,6 +27,7 @@ from hwmodels.gpu.kernels.decoding import Carrier, Decoding, decoding, rounded
 
 Operand = Literal["float16", "bfloat16", "tf32", "float32"]
 ACTIVATIONS: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+CARRIERS: dict[Carrier, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MOST_TERMS = 3
 #: explicit mantissa bits of tf32, least normal exponent of float32, and exponent below which float16 is kept
 _TF32_MANTISSA, _LEAST_EXPONENT, _BELOW_EXPONENT = 10, -126, 15
@@ -37,7 +39,7 @@ class OperandType:
 
     operand: Operand
     decoding: Decoding
-    #: float32 of shape (terms, 2**bits): what tables hold; with one term the decoding's values
+    #: float32 of shape (terms, 2**bits), of which tables are made; with one term the decoding's values
     terms: NDArray[np.float32] = field(repr=False)
     factor: float = 1.0
 
@@ -45,6 +47,19 @@ class OperandType:
     def carrier(self) -> Carrier:
         """The type that the operand of tensor cores is held in."""
         return "float32" if self.operand == "tf32" else self.operand
+
+    @property
+    def table(self) -> torch.Tensor:
+        """What codes of the kind ``table`` are looked up in, of shape (2**bits,).
+
+        One term in the carrier's type; several of 16 bits side by side in an integer, the first the lowest; several of tf32 as
+        the float32 that kernels cut them off.
+        """
+        if len(self.terms) == 1 or self.operand == "tf32":
+            return torch.from_numpy(self.decoding.values.copy()).to(CARRIERS[self.carrier])
+        sides = np.zeros((self.terms.shape[1], 2 if len(self.terms) == 2 else 4), np.int16)
+        sides[:, : len(self.terms)] = torch.from_numpy(self.terms.T.copy()).to(CARRIERS[self.carrier]).view(torch.int16).numpy()
+        return torch.from_numpy(sides.view(np.int32 if len(self.terms) == 2 else np.int64)[:, 0])
 
     @property
     def bytes(self) -> int:
@@ -58,9 +73,7 @@ def exact_in(fmt: Definition, operand: Operand | Carrier) -> bool:
     if operand == "float32":
         return True
     if operand == "tf32":
-        dropped = values.view(np.int32) & (2 ** (23 - _TF32_MANTISSA) - 1)
-        normal = (values == 0) | (np.abs(values) >= np.float32(2.0**_LEAST_EXPONENT))
-        return bool((dropped == 0).all() and normal.all())
+        return bool((_cut(values) == values).all() and _normal(values))
     return bool((_narrowed(values, operand) == values).all())
 
 
@@ -78,7 +91,7 @@ def operand_type(fmt: Definition, activation: str, *, exact: bool = True) -> Ope
         return _single(own, rounded(found, _rounded(fmt, activation)))
     if exact_in(fmt, "tf32"):
         return _single("tf32", found)
-    return _in_terms(fmt, own, found) or _single("float32", found)
+    return _in_terms(fmt, own, found) or _cut_in_terms(fmt, found) or _single("float32", found)
 
 
 def own_operand(activation: str) -> Operand:
@@ -108,6 +121,29 @@ def _in_terms(fmt: Definition, own: Operand, found: Decoding) -> OperandType | N
         return None
     table = rounded(found, values)
     return OperandType(operand=own, decoding=table, terms=np.stack(terms), factor=2.0**-exponent)
+
+
+def _cut_in_terms(fmt: Definition, found: Decoding) -> OperandType | None:
+    """Split every value into terms of tf32, each cut off what is left: the kernel does the same; None for subnormal terms."""
+    left = _used_values(fmt)
+    if not np.isfinite(left).all():
+        return None
+    terms = []
+    for _ in range(MOST_TERMS):
+        terms.append(_cut(left))
+        left = left - terms[-1]
+    return OperandType(operand="tf32", decoding=found, terms=np.stack(terms)) if _normal(np.stack(terms)) else None
+
+
+def _cut(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values without the mantissa bits that tf32 lacks."""
+    kept: NDArray[np.int32] = values.view(np.int32) & ~(2 ** (23 - _TF32_MANTISSA) - 1)
+    return kept.view(np.float32)
+
+
+def _normal(values: NDArray[np.float32]) -> bool:
+    """Whether all values are 0, normal numbers of float32, or infinite."""
+    return bool(((values == 0) | (np.abs(values) >= np.float32(2.0**_LEAST_EXPONENT))).all())
 
 
 def _rounded(fmt: Definition, activation: str) -> NDArray[np.float32]:

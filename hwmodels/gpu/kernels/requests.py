@@ -7,14 +7,24 @@ from formats.registry import scalar
 from hwmodels.gpu.kernels.compiling import Request, request
 from hwmodels.gpu.kernels.encoding import rounding_of
 from hwmodels.gpu.kernels.launching import Tile
+from hwmodels.gpu.kernels.operand_type import ACTIVATIONS
 from hwmodels.gpu.kernels.packing import pack_weight
 from hwmodels.gpu.kernels.quantize_groups import quantize_groups
 from hwmodels.gpu.kernels.quantize_plan import Plan
-from hwmodels.gpu.kernels.weight_only import FEW_ROWS, WeightOperand, compiled_arguments, gemm_tiles, gemv_tiles, prepare
+from hwmodels.gpu.kernels.weight_only import compiled_arguments
+from hwmodels.gpu.kernels.weight_only_tiles import FEW_ROWS, few_row_tiles, gemm_tiles
+from hwmodels.gpu.kernels.weight_operand import WeightOperand, prepare
 from hwmodels.gpu.kernels.weight_product import weight_only_tile
 
 #: types of pointers, as the compiler names them
-POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.uint8: "*u8"}
+POINTERS = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
 #: of the weights that stand for all: nothing is compiled for their number, apart from their groups
 _COLUMNS, _DEPTH = 64, 512
 
@@ -31,17 +41,17 @@ def weight_operand(name: str, activation: str, group: int = 0) -> WeightOperand:
 
 
 def untuned_tile(weight: WeightOperand, rows: int) -> Tile:
-    """Return the tile that a product of so many rows takes untuned; needs a device, or the interpreter."""
-    return (gemv_tiles(weight, rows) if rows <= FEW_ROWS else gemm_tiles(weight, rows))[0]
+    """Return the tile that a product of so many rows takes untuned, before its depth is shared."""
+    return (few_row_tiles if rows <= FEW_ROWS else gemm_tiles)(weight, rows)[0]
 
 
 def weight_only_request(weight: WeightOperand, rows: int, tile: Tile) -> Request:
     """Return the request for a weight-only product as it is launched on a device: up to 16 rows share the depth among programs."""
     split = rows <= FEW_ROWS
-    own, held = "*fp16" if weight.activation == "float16" else "*bf16", weight.table.dtype
+    own, table = POINTERS[ACTIVATIONS[weight.activation]], POINTERS[weight.table.dtype]
     # as on a device, where this may be run in the interpreter
-    constants = compiled_arguments(weight, tile, split=split) | {"WIDEN": held == torch.float32, "NATIVE": True}
-    signature = {"x": own, "words": "*i32", "scales": "*fp32", "table": POINTERS[held], "out": "*fp32" if split else own}
+    constants = compiled_arguments(weight, tile, split=split) | {"WIDEN": weight.type.carrier == "float32", "NATIVE": True}
+    signature = {"x": own, "words": "*i32", "scales": "*fp32", "table": table, "out": "*fp32" if split else own}
     whole = {each: "i32" for each in weight_only_tile.arg_names if each not in signature and each not in constants}
     return request(weight_only_tile, signature | whole, constants, ("depth", "columns", "row_words", "part"))
 

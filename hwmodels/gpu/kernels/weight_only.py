@@ -12,7 +12,6 @@ activation gives NaN, as infinity minus infinity or times zero does, where value
 """
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,63 +19,18 @@ import torch
 from numpy.typing import NDArray
 
 from formats.errors import InvalidValueError
-from formats.format import Format
 from hwmodels.gpu.kernels import environment
 from hwmodels.gpu.kernels.decode_arguments import factor, looked_up, packed_tables, paired_arguments
-from hwmodels.gpu.kernels.decoding import Carrier
-from hwmodels.gpu.kernels.launching import PROGRAMS_EACH, Tile, check_operand, check_tile, split_depth
-from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, OperandType, operand_type
-from hwmodels.gpu.kernels.packing import PackedWeight, unit
+from hwmodels.gpu.kernels.launching import Tile, check_operand, check_tile, split_depth
+from hwmodels.gpu.kernels.operand_type import ACTIVATIONS
 from hwmodels.gpu.kernels.tuning import fastest
+from hwmodels.gpu.kernels.weight_only_tiles import FEW_ROWS, gemm_tiles, gemv_tiles, shared_depth
+from hwmodels.gpu.kernels.weight_operand import WeightOperand
 from hwmodels.gpu.kernels.weight_product import add_parts, weight_only_tile
 
-#: most rows that ``weight_only_gemv`` takes
-FEW_ROWS = 16
-#: rows of the smallest tile
-FEWER_ROWS = 8
 _ADDED_AT_ONCE = 1024
 #: by how much more than by rounding tensor cores err, when they cut off sums of four products and what was there
 _CUT_OFF = 2.5
-_HELD: dict[Carrier, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WeightOperand:
-    """A packed weight on a device, and how its codes become what tensor cores multiply with activations of one type."""
-
-    weight: PackedWeight
-    #: name of the activations' type
-    activation: str
-    type: OperandType
-    #: what codes of the kind ``table`` stand for, in the operand's type, one table for each term; one element for other kinds
-    table: torch.Tensor
-
-    @property
-    def fmt(self) -> Format:
-        """The weights' format."""
-        return self.weight.format
-
-
-def prepare(weight: PackedWeight, activation: str, *, exact: bool = True, device: torch.device | None = None) -> WeightOperand:
-    """Return a weight for ``float16`` or ``bfloat16`` activations on a device, by default where kernels run.
-
-    With ``exact=False`` values that the activations' type lacks are rounded to it, and multiplied faster. Raises ``ValueError`` for
-    other activations, for formats that cannot be decoded in registers, and without a device.
-    """
-    found = operand_type(weight.format, activation, exact=exact)
-    _check_scales(weight, factor(paired_arguments(found.decoding, found.carrier)) * found.factor)
-    where = environment.device() if device is None else device
-    values = found.terms.reshape(-1) if found.decoding.kind == "table" else np.zeros(1, np.float32)
-    table = torch.from_numpy(values.copy()).to(_HELD[found.carrier]).to(where)
-    return WeightOperand(weight=weight.to(where), activation=activation, type=found, table=table)
-
-
-def _check_scales(weight: PackedWeight, power: float) -> None:
-    """Refuse scales that a power of two, which decoding leaves to them, takes out of float32."""
-    largest = float(weight.scales.max())
-    if largest * power > float(np.finfo(np.float32).max):
-        most = float(np.finfo(np.float32).max) / power
-        raise InvalidValueError(f"scales of {weight.format.name} must be at most {most:g} in this kernel, not {largest:g}")
 
 
 def weight_only_gemm(x: torch.Tensor, weight: WeightOperand, tile: Tile | None = None, *, tuned: bool = False) -> torch.Tensor:
@@ -96,35 +50,6 @@ def weight_only_gemv(x: torch.Tensor, weight: WeightOperand, tile: Tile | None =
     return _run(x, weight, tile, tuned, gemv_tiles(weight, x.shape[0]))
 
 
-def gemm_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
-    """Return candidate tiles, the first being what is taken untuned."""
-    if weight.type.operand == "float32":  # without tensor cores a thread holds whole rows of both operands
-        return tuple(Tile(rows=height, columns=64, depth=_step(weight, 16), warps=4, stages=2) for height in (16, 32))
-    depth = _step(weight, 128 // weight.type.bytes)
-    if rows <= 64:
-        height = 8 if rows <= 8 else 16 if rows <= 16 else 32 if rows <= 32 else 64
-        return tuple(Tile(rows=height, columns=width, depth=depth, warps=4, stages=4) for width in (64, 128))
-    wide = Tile(rows=128, columns=128, depth=depth, warps=8, stages=3)
-    narrow = replace(wide, rows=64, warps=4)
-    if weight.weight.group:  # sums of a group are scaled outside the tensor cores: the fewer, the deeper a tile is
-        return tuple(dict.fromkeys((replace(wide, depth=_step(weight, 256 // weight.type.bytes)), wide, narrow)))
-    return wide, replace(wide, rows=256), narrow
-
-
-def gemv_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
-    """Return candidate tiles that share the depth, the first being what is taken untuned."""
-    packed = weight.weight
-    height = FEW_ROWS if rows > FEWER_ROWS else FEWER_ROWS
-    found = []
-    shapes = ((32, 16),) if weight.type.operand == "float32" else ((128, 128), (64, 128), (64, 256), (128, 256))
-    for width, deepest in shapes:
-        depth = _step(weight, deepest if weight.type.bytes == 2 else max(deepest // 2, 16))
-        wanted = math.ceil(PROGRAMS_EACH * environment.multiprocessors() / math.ceil(packed.columns / width))
-        splits = max(1, min(wanted, packed.depth // (2 * depth)))
-        found.append(Tile(rows=height, columns=width, depth=depth, warps=4, stages=4, splits=splits))
-    return tuple(dict.fromkeys(found))
-
-
 def bound(
     weight: WeightOperand, x: NDArray[np.float64], magnitudes: NDArray[np.float64], results: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -142,17 +67,6 @@ def bound(
     smallest = float(torch.finfo(ACTIVATIONS[weight.activation]).smallest_normal) * half_place
     found: NDArray[np.float64] = sums * (1 + half_place) + np.abs(results) * half_place + smallest
     return found
-
-
-def _step(weight: WeightOperand, most: int) -> int:
-    """Return the depth of a tile: the largest power of two up to ``most`` that divides the group, but no less than a unit."""
-    return max(_shared(weight, most), unit(weight.fmt.bits))
-
-
-def _shared(weight: WeightOperand, depth: int) -> int:
-    """Return the depth after which scales may change within a tile of this depth."""
-    group = weight.weight.group
-    return min(depth, group & -group) if group else depth
 
 
 def _run(x: torch.Tensor, weight: WeightOperand, tile: Tile | None, tuned: bool, candidates: tuple[Tile, ...]) -> torch.Tensor:
@@ -177,7 +91,7 @@ def _check(x: torch.Tensor, weight: WeightOperand) -> None:
 
 def _check_tile(weight: WeightOperand, tile: Tile) -> None:
     check_tile(tile, weight.fmt.bits, weight.type.bytes)
-    shared = _shared(weight, tile.depth)
+    shared = shared_depth(weight, tile.depth)
     if shared < tile.depth and weight.fmt.infinities is not None:
         name = weight.fmt.name
         raise InvalidValueError(f"depth of a tile must divide the group where {name} has infinities, not be {tile.depth}")
@@ -219,11 +133,11 @@ def compiled_arguments(weight: WeightOperand, tile: Tile, *, split: bool) -> dic
         **tile.arguments(),
         "PLANES": weight.weight.planes,
         "SCALE_GROUP": weight.weight.group,
-        "SHARED": _shared(weight, tile.depth),
+        "SHARED": shared_depth(weight, tile.depth),
         "SPLIT": split,
         "PRECISION": "tf32" if found.operand == "tf32" else "ieee",
         "WIDEN": widened,
-        "TERMS": len(found.terms) if found.decoding.kind == "table" else 1,
+        "TERMS": len(found.terms),
         "TABLE": packed_tables(found.terms, found.carrier) if looked_up(found.decoding, found.carrier) else 0,
         "FACTOR": found.factor * factor(how),
         "NATIVE": not environment.INTERPRETED,

@@ -16,7 +16,9 @@ from hwmodels.gpu.gemm import WIDE_BITS, Gemm
 from hwmodels.gpu.kernels.kernel import Kernel, Product, Reference
 from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, exact_in, operand_type, own_operand
 from hwmodels.gpu.kernels.packing import PackedWeight, of_tensor, refused_group
-from hwmodels.gpu.kernels.weight_only import FEW_ROWS, WeightOperand, bound, prepare, weight_only_gemm, weight_only_gemv
+from hwmodels.gpu.kernels.weight_only import bound, weight_only_gemm, weight_only_gemv
+from hwmodels.gpu.kernels.weight_only_tiles import FEW_ROWS
+from hwmodels.gpu.kernels.weight_operand import WeightOperand, prepare
 
 #: different rows of weights that large matrices are put together from
 _ROWS, _ROWS_OF_PLANES = 256, 16

@@ -27,7 +27,7 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
     ``out`` is (rows, columns) in x's type, or float32 of (parts, rows, columns). ``SCALE_GROUP`` is the depth that shares a scale;
     0 is all of it. Scales change only after every ``SHARED`` of a tile's depth, which has whole such pieces. ``WIDEN`` multiplies
     in float32, to which both operands are widened exactly. A value is ``FACTOR``, a power of two, times the sum of ``TERMS``
-    values, each in a table of its own where there are several. ``NATIVE`` says whether bfloat16 has arithmetic. ``TABLE`` holds
+    values, each of which is multiplied by itself. ``NATIVE`` says whether bfloat16 has arithmetic. ``TABLE`` holds
     what codes of the kind ``lookup`` stand for, as ``packed_tables`` packs it.
     """
     m, n = tile_place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
@@ -52,10 +52,12 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
                 if SCALE_GROUP > 0:
                     sums = tl.full((BLOCK_N, BLOCK_M), 0.0, tl.float32)
                 for term in tl.static_range(TERMS):
-                    w = weight_tile(
-                        weights, k, table + (term << BITS), BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED,
+                    # the same for every term unless it is looked up in registers: the compiler has it done once
+                    held = weight_tile(
+                        weights, k, table, BLOCK_K, KIND, BITS, CARRIER, MANTISSA, BIAS, P0, P1, P2, SIGNED,
                         PAIRED, NATIVE, TABLE >> (256 * term),
                     )  # fmt: skip
+                    w = _term(held, term, TERMS, CARRIER, KIND)
                     sums = tl.dot(_widened(w, WIDEN), own, sums, input_precision=PRECISION)
                 if SCALE_GROUP > 0:
                     # the last tile may go on where there is no group any more
@@ -69,6 +71,28 @@ def weight_only_tile(  # type: ignore[no-untyped-def]
         tl.store(place + tl.program_id(1).to(tl.int64) * rows * columns, total, mask=inside)
     else:
         tl.store(place, narrowed(total, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _term(held, TERM: tl.constexpr, TERMS: tl.constexpr, CARRIER: tl.constexpr, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return one of the terms of what is held, as ``OperandType`` has them: cut off float32, or side by side in an integer."""
+    if TERMS == 1 or KIND == "lookup":
+        term = held
+    elif CARRIER == "float32":
+        left = held
+        for _ in tl.static_range(TERM):
+            left = left - _cut(left)
+        term = _cut(left)
+    else:
+        half = (held >> (16 * TERM)).to(tl.int16)
+        term = half.to(tl.float16 if CARRIER == "float16" else tl.bfloat16, bitcast=True)
+    return term
+
+
+@triton.jit
+def _cut(x):  # type: ignore[no-untyped-def]
+    """Return float32 without the mantissa bits that tf32 lacks."""
+    return (x.to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -5,8 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+import formats
 from formats.errors import BitatlasError, InvalidValueError
+from formats.registry import FAMILIES
 from hwmodels.gpu.kernels.compiling import Compiled, Request, compile_all, compile_for
+from hwmodels.gpu.kernels.issue import bytes_of, main_loop, opcode
+from hwmodels.gpu.kernels.operand_type import ACTIVATIONS, operand_type
 from hwmodels.gpu.kernels.requests import untuned_tile, weight_only_request, weight_operand
 from hwmodels.gpu.kernels.weight_product import add_parts
 
@@ -25,8 +29,16 @@ CASES = {
     "a table": ("apot4", "float16", 64, 256, "f16"),
     "a code book in three terms": ("nf4", "bfloat16", 64, 1, "bf16"),
     "and in many rows": ("nf4", "float16", 64, 256, "f16"),
-    "irrational levels beyond the range": ("post7", "float16", 64, 1, None),
-    "and those in many rows": ("post7", "float16", 0, 256, None),
+    "a wider table": ("apot5", "float16", 0, 256, "f16"),
+    "irrational levels in two terms": ("post5", "float16", 0, 1, "f16"),
+    "in three terms": ("post8", "bfloat16", 0, 1, "bf16"),
+    "those in many rows": ("post8", "bfloat16", 0, 256, "bf16"),
+    "and by group": ("post6", "bfloat16", 64, 256, "bf16"),
+    "a small code book": ("lloydmax3", "bfloat16", 64, 16, "bf16"),
+    "irrational levels beyond the range": ("post7", "float16", 64, 1, "tf32"),
+    "and those in many rows": ("post7", "float16", 0, 256, "tf32"),
+    "levels too small for float32": ("ulog2_8", "bfloat16", 0, 1, None),
+    "and they in many rows": ("ulog2_8", "float16", 64, 256, None),
 }
 
 
@@ -70,6 +82,30 @@ def test_codes_are_decoded_without_casts_from_narrow_types(case: str, compiled: 
     assert not to_float
 
 
+def most_registers() -> list[tuple[str, str]]:
+    """A format of each width, with each type of activations, whose codes are looked up or whose operands have 32 bits."""
+    found = {}
+    for name in dict.fromkeys(name for family in FAMILIES for name in family.examples):
+        fmt = formats.get(name)
+        if not isinstance(fmt, formats.Format) or not 2 <= fmt.bits <= 8:
+            continue
+        for activation in ACTIVATIONS:
+            type_ = operand_type(fmt, activation)
+            if type_.decoding.kind == "table" or type_.bytes == 4:
+                found.setdefault((fmt.bits, type_.decoding.kind, type_.operand, len(type_.terms)), (name, activation))
+    return list(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 256])
+def test_formats_that_take_most_registers_spill_none(rows: int) -> None:
+    wanted = most_registers()
+    made = compile_all([asked(name, activation, 64, rows) for name, activation in wanted])
+    assert {case: each.spills for case, each in zip(wanted, made, strict=True) if each.spills} == {}
+    without = {name for (name, _), each in zip(wanted, made, strict=True) if "HGMMA" not in each.sass}
+    assert without == {"ulog2_8"}  # some of whose values are subnormal numbers of float32
+
+
 def test_partial_sums_are_added_without_spills() -> None:
     signature = {"parts": "*fp32", "out": "*bf16", "count": "i32", "size": "i32"}
     made = compile_for(add_parts, signature, {"BLOCK": 1024, "num_warps": 4, "enable_fp_fusion": False}, ("size",))
@@ -87,6 +123,15 @@ def test_partial_sums_are_added_without_spills() -> None:
 )
 def test_codes_are_decoded_two_at_a_time(case: str, instruction: str, compiled: dict[str, Compiled]) -> None:
     assert instruction in compiled[case].sass
+
+
+def test_codes_are_looked_up_in_memory_once_for_all_terms(compiled: dict[str, Compiled]) -> None:
+    operand = weight_operand("post8", "bfloat16")
+    tile = untuned_tile(operand, 1)
+    loop = main_loop(compiled["in three terms"].sass)
+    gathered = [each for each in loop if opcode(each) == "LDGSTS" and bytes_of(each) == 8]
+    codes = tile.columns * tile.depth // (32 * tile.warps)
+    assert codes <= len(gathered) < 2 * codes
 
 
 def test_float16_leaves_the_biases_of_floats_to_the_scales(compiled: dict[str, Compiled]) -> None:

@@ -1,7 +1,5 @@
 """What compiled kernels have to issue: how machine code is read, and what the kernels have reached."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -10,7 +8,6 @@ from formats.errors import BitatlasError, InvalidValueError
 from hwmodels.gpu import devices
 from hwmodels.gpu.kernels.compiling import Compiled, compile_all
 from hwmodels.gpu.kernels.issue import (
-    FEW_ROWS_TILE,
     bytes_of,
     clock,
     least_path,
@@ -24,7 +21,7 @@ from hwmodels.gpu.kernels.issue import (
 from hwmodels.gpu.kernels.launching import Tile
 from hwmodels.gpu.kernels.quantize_plan import Plan, absmax_scales
 from hwmodels.gpu.kernels.requests import quantize_request, untuned_tile, weight_only_request, weight_operand
-from hwmodels.gpu.kernels.weight_only import WeightOperand, gemm_tiles
+from hwmodels.gpu.kernels.weight_operand import WeightOperand
 
 H100 = devices.get("h100")
 #: instructions for each weight, one row of bfloat16, by format and group: as compiled by Triton 3.9.0
@@ -43,6 +40,8 @@ REACHED = {
     ("int8", 128): 4.41,
     ("e4m3", 128): 3.16,
 }
+#: the tile that all of them take
+TILE = Tile(rows=8, columns=128, depth=128, warps=4, stages=4)
 #: other compilers may take a little more, and a kernel that falls back takes much more
 HEAD_ROOM = 1.15
 QUANTIZED = {"int8": 27.9, "e2m1": 33.3, "post4": 36.2, "nf4": 51.4}
@@ -62,7 +61,8 @@ def plan(name: str) -> Plan:
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[tuple[str, int], Compiled]:
-    made = compile_all([weight_only_request(operand(case), 1, FEW_ROWS_TILE) for case in REACHED])
+    assert {untuned_tile(operand(case), 1) for case in REACHED} == {TILE}
+    made = compile_all([weight_only_request(operand(case), 1, TILE) for case in REACHED])
     return dict(zip(REACHED, made, strict=True))
 
 
@@ -163,15 +163,10 @@ def test_a_loop_that_multiplies_more_than_its_tile_is_refused() -> None:
 
 
 @pytest.mark.parametrize("case", REACHED)
-def test_predictions_for_few_rows_are_made_for_the_tile_that_is_launched(case: tuple[str, int]) -> None:
-    assert replace(untuned_tile(operand(case), 1), splits=1) == FEW_ROWS_TILE
-
-
-@pytest.mark.parametrize("case", REACHED)
 def test_a_weight_takes_no_more_instructions_than_it_has_been_brought_to(
     case: tuple[str, int], compiled: dict[tuple[str, int], Compiled]
 ) -> None:
-    found = predict_product(operand(case), 1, FEW_ROWS_TILE, compiled[case], H100)
+    found = predict_product(operand(case), 1, TILE, compiled[case], H100)
     assert found.per_number <= REACHED[case] * HEAD_ROOM
     assert found.spills == 0
 
@@ -181,23 +176,22 @@ def test_a_weight_takes_no_more_instructions_than_it_has_been_brought_to(
 def test_issuing_alone_does_not_keep_one_row_from_the_rate_of_the_memory(
     case: tuple[str, int], compiled: dict[tuple[str, int], Compiled]
 ) -> None:
-    assert predict_product(operand(case), 1, FEW_ROWS_TILE, compiled[case], H100).issue_share < 1
+    assert predict_product(operand(case), 1, TILE, compiled[case], H100).issue_share < 1
 
 
 @pytest.mark.parametrize("case", REACHED)
 def test_an_iteration_copies_the_packed_weights_and_the_activations_of_one_tile_once(
     case: tuple[str, int], compiled: dict[tuple[str, int], Compiled]
 ) -> None:
-    tile = FEW_ROWS_TILE
-    weights = tile.columns * tile.depth * formats.scalar(case[0]).bits // 8
-    assert _moved(compiled[case], "LDGSTS") == weights + tile.rows * tile.depth * 2
+    weights = TILE.columns * TILE.depth * formats.scalar(case[0]).bits // 8
+    assert _moved(compiled[case], "LDGSTS") == weights + TILE.rows * TILE.depth * 2
 
 
 @pytest.mark.parametrize("case", REACHED)
 def test_no_weight_passes_through_shared_memory_once_it_is_decoded(
     case: tuple[str, int], compiled: dict[tuple[str, int], Compiled]
 ) -> None:
-    activations, scales = FEW_ROWS_TILE.rows * FEW_ROWS_TILE.depth * 2, FEW_ROWS_TILE.columns * 4 if case[1] else 0
+    activations, scales = TILE.rows * TILE.depth * 2, TILE.columns * 4 if case[1] else 0
     assert _moved(compiled[case], "STS", "STSM") <= activations + scales
 
 
@@ -205,10 +199,10 @@ def test_no_weight_passes_through_shared_memory_once_it_is_decoded(
 def test_tables_of_sixteen_are_looked_up_by_choosing_bytes_in_registers(
     case: tuple[str, int], compiled: dict[tuple[str, int], Compiled]
 ) -> None:
-    found, weights = opcodes(main_loop(compiled[case].sass)), FEW_ROWS_TILE.columns * FEW_ROWS_TILE.depth
-    lanes = 32 * FEW_ROWS_TILE.warps
+    found, weights = opcodes(main_loop(compiled[case].sass)), TILE.columns * TILE.depth
+    lanes = 32 * TILE.warps
     assert found["PRMT"] * lanes >= weights
-    assert _moved(compiled[case], "LDG") <= FEW_ROWS_TILE.columns * 4  # scales
+    assert _moved(compiled[case], "LDG") <= TILE.columns * 4  # scales
     assert found["LDL"] == found["LDC"] == 0
     # copied codes and activations are all that is read from shared memory, besides the scales: no table
     assert found["LDS"] <= 16 < weights / lanes
@@ -216,7 +210,7 @@ def test_tables_of_sixteen_are_looked_up_by_choosing_bytes_in_registers(
 
 def test_many_rows_are_held_against_the_tensor_cores() -> None:
     weight = operand(("int8", 0))
-    tile = gemm_tiles(weight, 256)[0]
+    tile = untuned_tile(weight, 256)
     made = compile_all([weight_only_request(weight, 256, tile)])[0]
     found = predict_product(weight, 256, tile, made, H100)
     assert found.rows == 256
@@ -241,4 +235,4 @@ def test_a_number_takes_no_more_instructions_to_quantize_than_it_has_been_brough
 def _moved(made: Compiled, *names: str) -> int:
     """Return the bytes that an iteration of all warps moves by instructions of these names."""
     chosen = [each for each in main_loop(made.sass) if opcode(each) in names]
-    return sum(map(bytes_of, chosen)) * 32 * FEW_ROWS_TILE.warps
+    return sum(map(bytes_of, chosen)) * 32 * TILE.warps

@@ -17,22 +17,16 @@ from formats.registry import scalar
 from hwmodels.gpu.kernels.launching import Tile
 from hwmodels.gpu.kernels.operand_type import operand_type
 from hwmodels.gpu.kernels.packing import of_tensor, pack_weight, unit
-from hwmodels.gpu.kernels.weight_only import (
-    WeightOperand,
-    bound,
-    gemm_tiles,
-    gemv_tiles,
-    prepare,
-    weight_only_gemm,
-    weight_only_gemv,
-)
+from hwmodels.gpu.kernels.weight_only import bound, weight_only_gemm, weight_only_gemv
 from hwmodels.gpu.kernels.weight_only_kernels import decoded
+from hwmodels.gpu.kernels.weight_only_tiles import gemm_tiles, gemv_tiles
+from hwmodels.gpu.kernels.weight_operand import WeightOperand, prepare
 from hwmodels.gpu.kernels.weight_product import narrowed
 
 TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 #: every width, every kind of decoding, and every type that is multiplied
 NAMES = ("ternary", "int2", "int3", "int4", "uint4", "uint4_zero8", "int5", "int6", "int7", "int8", "e2m1", "e2m3", "e3m2", "e4m3",
-         "float8_e5m2", "pot4", "pot6", "post4", "post7", "apot5", "nf4", "lloydmax3")  # fmt: skip
+         "float8_e5m2", "pot4", "pot6", "post4", "post5", "post7", "apot5", "nf4", "lloydmax3", "ulog2_8")  # fmt: skip
 
 
 def used_codes(fmt: formats.Format) -> np.ndarray:
@@ -123,7 +117,8 @@ def test_depths_are_added_in_the_same_order_every_time() -> None:
         ("apot8", "bfloat16", "tf32", 1),  # 11 significant bits
         ("nf4", "float16", "float16", 3),
         ("post4", "bfloat16", "bfloat16", 3),
-        ("post7", "float16", "float32", 1),
+        ("post5", "float16", "float16", 2),
+        ("post7", "float16", "tf32", 3),  # both: irrational, and beyond the range of float16
         ("ulog2_8", "bfloat16", "float32", 1),
     ],
 )
@@ -133,13 +128,25 @@ def test_values_settle_what_is_multiplied(name: str, activation: str, operand: s
 
 
 @pytest.mark.parametrize("activation", TYPES)
-@pytest.mark.parametrize("name", ["nf4", "post3", "lloydmax8"])
+@pytest.mark.parametrize("name", ["nf4", "post3", "post7", "lloydmax8"])
 def test_terms_add_up_to_the_values(name: str, activation: str) -> None:
     found = operand_type(scalar(name), activation)
     assert len(found.terms) > 1
     assert (found.terms.astype(np.float64).sum(0) * found.factor == scalar(name).float32_values).all()
     for term in found.terms:
-        assert (torch.from_numpy(term).to(TYPES[activation]).float().numpy() == term).all()
+        if found.operand == "tf32":
+            assert not (term.view(np.int32) & 0x1FFF).any()
+        else:
+            assert (torch.from_numpy(term).to(TYPES[activation]).float().numpy() == term).all()
+
+
+@pytest.mark.parametrize(("name", "activation", "dtype"), [("post5", "float16", torch.int32), ("post5", "bfloat16", torch.int64)])
+def test_terms_are_looked_up_at_once(name: str, activation: str, dtype: torch.dtype) -> None:
+    found = operand_type(scalar(name), activation)
+    assert found.table.dtype == dtype
+    sides = found.table.view(torch.int16).reshape(2**5, -1).view(TYPES[activation]).float().numpy()
+    assert (sides[:, : len(found.terms)] == found.terms.T).all()
+    assert not sides[:, len(found.terms) :].any()
 
 
 def test_values_are_rounded_where_that_is_asked_for() -> None:

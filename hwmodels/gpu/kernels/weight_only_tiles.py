@@ -30,13 +30,17 @@ def gemm_tiles(weight: WeightOperand, rows: int) -> tuple[Tile, ...]:
     if rows <= 64:
         return low, broad
     high = replace(broad, rows=128, warps=8, stages=3)
+    half = replace(high, rows=64, warps=4)
     # sums of a group are scaled outside the tensor cores: the fewer, the deeper a tile is
     deep = replace(high, depth=_step(weight, 256 // weight.type.bytes))
-    half = replace(high, rows=64, warps=4)
-    if weight.weight.group:
-        found = (low, broad) if gathered else (high, replace(deep, rows=64)) if several else (deep, high, half)
+    if gathered:
+        found = (low, broad) if weight.weight.group else (high, low, broad)
+    elif not weight.weight.group:
+        found = high, replace(high, rows=256), half
+    elif several:
+        found = high, replace(deep, rows=64)
     else:
-        found = (high, low, broad) if gathered else (high, replace(high, rows=256), half)
+        found = deep, high, half
     return tuple(dict.fromkeys(found))
 
 
